@@ -1,0 +1,70 @@
+# make demo   install, segment the orthophoto of docs/demo, draw the picture, print the score
+# make test   install, run the tests
+# make check  what CI runs: lint, tests, docs
+#
+# PYTHON=python3.12 chooses the interpreter. A CPU-only machine can spare itself the CUDA libraries:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+CONSTRAINTS = .ci/constraints.txt
+
+.PHONY: install install-dev demo test test-all lint format reference docs check bench clean
+
+install: $(VENV)/installed
+install-dev: $(VENV)/installed-dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "fcntile needs Python 3.10 to 3.13; choose one with make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "python3 has no venv: install it (Debian: apt install python3-venv)" >&2; exit 1; }
+
+$(VENV)/installed: $(VENV)/bin/python setup.cfg $(CONSTRAINTS)
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[test]"
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[all]"
+	@touch $@
+
+demo: install
+	$(BIN)/fcntile predict docs/demo/philippines_1.tif -o mask.tif --overwrite
+	$(BIN)/python docs/demo/picture.py docs/demo/philippines_1.tif mask.tif \
+	  docs/demo/philippines_1_label.tif -o demo.png
+
+test: install
+	$(BIN)/python -m pytest --quiet
+
+# Everything, the slow tests too: minutes to hours.
+test-all: install
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/cog --check docs/cli-reference.md
+
+format: install-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The command line's help, into docs/cli-reference.md.
+reference: install-dev
+	$(BIN)/cog -r docs/cli-reference.md
+
+docs: install-dev
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
+check: lint test docs
+
+# Figures for docs/benchmarks.md: whole runs, side by side.
+bench: install
+	$(BIN)/python tests/bench/bench.py
+
+clean:
+	rm -rf $(VENV) docs/_build build *.egg-info mask.tif mask.tif.aux.xml demo.png

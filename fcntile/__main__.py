@@ -1,0 +1,5 @@
+"""`python -m fcntile` is `fcntile`."""
+
+from fcntile.cli.main import main
+
+main()

@@ -1,0 +1,40 @@
+"""What can go wrong, one kind per exit code.
+
+A message is one sentence: what was given, what was wanted, what to do.
+"""
+
+
+class FcntileError(Exception):
+    """Root of every error fcntile raises on purpose."""
+
+    exit_code = 1
+
+
+class OptionError(FcntileError, ValueError):
+    """An option has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class InputError(FcntileError, ValueError):
+    """The raster cannot be read, or is not what the model was made for."""
+
+    exit_code = 3
+
+
+class ModelError(FcntileError, ValueError):
+    """The model file cannot be used, or the net gave no usable logits."""
+
+    exit_code = 4
+
+
+class OutOfMemoryError(FcntileError, MemoryError):
+    """The device or the machine has too little memory."""
+
+    exit_code = 5
+
+
+class OutputError(FcntileError, OSError):
+    """The output cannot be written."""
+
+    exit_code = 6
