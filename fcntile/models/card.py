@@ -1,0 +1,115 @@
+"""The card of a model: what it was trained on and what it gives, as JSON.
+
+`predict` reads from it what other tools ask for or guess: which bands in which order, their dtype
+and scale, the mean and deviation to normalise with, and what the classes are called.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fcntile.errors import ModelError
+
+FORMAT = 1  # of the card; raised when an old fcntile could misread a new card
+MAX_CLASSES = 254  # a mask is uint8, and 255 is nodata
+
+
+@dataclass(frozen=True)
+class Band:
+    """One input channel: its name, and mean and deviation in the raster's own units."""
+
+    name: str
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class ModelClass:
+    """One output channel: its name, and its colour in the mask as `#rrggbb`."""
+
+    name: str
+    color: str
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green and blue, 0-255.
+
+        >>> ModelClass("building", "#ff8000").rgb
+        (255, 128, 0)
+        """
+        red, green, blue = bytes.fromhex(self.color[1:])
+        return red, green, blue
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything about a model that is not a weight.
+
+    Args:
+        name: what people call the model.
+        arch: name of the network in the registry.
+        bands: input channels, in order.
+        dtype: numpy name of the raster's dtype, such as "uint8".
+        classes: output channels, in order; the position is the class id.
+        arch_options: options of the network.
+        scale: scale that the training rasters declared for their values (GDAL's band scale).
+        offset: likewise their offset.
+        tile: side of a tile in px that suits the model.
+        overlap: overlap in px that suits the model.
+        resolution: ground size of a training pixel in metres; None if unknown.
+        training: what it was trained on and how, and its scores; for people.
+        licence: SPDX expression or a sentence.
+        attribution: whom to name when using the model.
+    """
+
+    name: str
+    arch: str
+    bands: tuple[Band, ...]
+    dtype: str
+    classes: tuple[ModelClass, ...]
+    arch_options: dict[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
+    offset: float = 0.0
+    tile: int = 512
+    overlap: int = 128
+    resolution: float | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    attribution: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.bands or not 1 <= len(self.classes) <= MAX_CLASSES:
+            raise ModelError(f"a model has at least one band and 1 to {MAX_CLASSES} classes")
+        if any(not band.std > 0 for band in self.bands):
+            raise ModelError("the standard deviation of every band must be above 0")
+        for c in self.classes:
+            if not re.fullmatch("#[0-9a-f]{6}", c.color):
+                raise ModelError(f"colour {c.color!r} of class {c.name!r} is not #rrggbb")
+
+    def to_json(self) -> str:
+        """Return the card as JSON, with the number of its format."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Card":
+        """Return the card in a JSON text.
+
+        Raises:
+            ModelError: if the text is no card, or one of a newer fcntile.
+        """
+        try:
+            values = json.loads(text)
+            version = values.pop("format")
+            if version > FORMAT:
+                raise ModelError(
+                    f"the model's card has format {version}, this fcntile reads up to {FORMAT}: "
+                    "upgrade fcntile"
+                )
+            values["bands"] = tuple(Band(**band) for band in values["bands"])
+            values["classes"] = tuple(ModelClass(**c) for c in values["classes"])
+            return cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"the model's card cannot be read: {error!r}") from error

@@ -1,0 +1,154 @@
+"""FCN-32s, FCN-16s and FCN-8s: fully convolutional networks on VGG16.
+
+Long, Shelhamer and Darrell, *Fully Convolutional Networks for Semantic Segmentation* (CVPR 2015,
+arXiv 1411.4038); layer names follow the authors' Caffe nets. The encoder is configuration D of
+Simonyan and Zisserman (arXiv 1409.1556) with its fully connected layers turned into convolutions.
+
+Two things differ from the Caffe nets. Convolutions keep the size of their input ("same" padding),
+where Caffe pads the image by 100 px and crops afterwards: same weights, 42 % fewer operations at
+512 px. And the upsampling kernels are depthwise: the Caffe kernels are zero off the diagonal, so
+the function is the same.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fcntile.models.registry import Net, register_model
+
+
+def conv_relu(name: str, kernel: int, inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
+    """Return a convolution of odd size `kernel` that keeps height and width, and its ReLU."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers[f"conv{name}"] = nn.Conv2d(
+        inputs, outputs, kernel, padding=kernel // 2, bias=not batch_norm
+    )
+    if batch_norm:
+        layers[f"bn{name}"] = nn.BatchNorm2d(outputs)
+    layers[f"relu{name}"] = nn.ReLU(inplace=True)
+    return nn.Sequential(layers)
+
+
+def vgg_block(
+    number: int, convolutions: int, inputs: int, outputs: int, batch_norm: bool
+) -> nn.Sequential:
+    """Return a block of VGG16: 3 x 3 convolutions, then max pooling by 2."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for index in range(1, convolutions + 1):
+        name = f"{number}_{index}"
+        layers[name] = conv_relu(name, 3, inputs if index == 1 else outputs, outputs, batch_norm)
+    layers["pool"] = nn.MaxPool2d(2)
+    return nn.Sequential(layers)
+
+
+def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
+    """Return a frozen transposed convolution that interpolates each channel bilinearly.
+
+    The kernel is that of the FCN paper's `surgery.py`: twice the factor wide, a triangle in each
+    direction. Away from the rim it equals interpolation with half-pixel centres; within `factor`
+    pixels of the rim it fades to zero.
+
+    Shape:
+        (N, channels, H, W) -> (N, channels, factor * H, factor * W)
+    """
+    size = 2 * factor
+    layer = nn.ConvTranspose2d(
+        channels, channels, size, stride=factor, padding=factor // 2, groups=channels, bias=False
+    )
+    triangle = 1 - (torch.arange(size) - (factor - 0.5)).abs() / factor
+    with torch.no_grad():
+        layer.weight.copy_(torch.outer(triangle, triangle).expand_as(layer.weight))
+    layer.weight.requires_grad_(False)
+    return layer
+
+
+class FCN(Net):
+    """VGG16 encoder, two wide convolutions, and class scores fused at strides 32, 16 and 8.
+
+    Args:
+        bands: channels of the input.
+        classes: channels of the output.
+        skips: how many finer layers join the stride-32 scores: 0 is FCN-32s, 1 adds pool4
+            (FCN-16s), 2 adds pool4 and pool3 (FCN-8s).
+        width: channels of the first block; the paper's nets have 64. Every other block scales.
+        head: channels of fc6 and fc7; 4096 in the paper.
+        batch_norm: normalise after every convolution but the scores; not in the paper, needed to
+            train from scratch.
+        dropout: share of fc6 and fc7 activations dropped in training.
+
+    Attributes:
+        stride: five poolings by 2.
+        halo: 221 px by interval analysis, rounded up to the stride.
+
+    Shape:
+        (N, bands, H, W) float32, normalised -> (N, classes, H, W) logits
+    """
+
+    stride = 32
+    halo = 224
+
+    def __init__(
+        self,
+        bands: int,
+        classes: int,
+        *,
+        skips: int,
+        width: int = 64,
+        head: int = 4096,
+        batch_norm: bool = False,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        w = width
+        self.block1 = vgg_block(1, 2, bands, w, batch_norm)
+        self.block2 = vgg_block(2, 2, w, 2 * w, batch_norm)
+        self.block3 = vgg_block(3, 3, 2 * w, 4 * w, batch_norm)
+        self.block4 = vgg_block(4, 3, 4 * w, 8 * w, batch_norm)
+        self.block5 = vgg_block(5, 3, 8 * w, 8 * w, batch_norm)
+        self.fc6 = conv_relu("6", 7, 8 * w, head, batch_norm)
+        self.fc7 = conv_relu("7", 1, head, head, batch_norm)
+        self.dropout = nn.Dropout(dropout)
+        self.score_fr = nn.Conv2d(head, classes, 1)
+        self.skips = skips
+        if skips >= 1:
+            self.upscore2 = bilinear_upsampling(classes, 2)
+            self.score_pool4 = nn.Conv2d(8 * w, classes, 1)
+        if skips == 2:
+            self.upscore_pool4 = bilinear_upsampling(classes, 2)
+            self.score_pool3 = nn.Conv2d(4 * w, classes, 1)
+        self.upscore = bilinear_upsampling(classes, 32 >> skips)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits of the size of `x`."""
+        score: Tensor
+        pool3 = self.block3(self.block2(self.block1(x)))  # (N, 4 width, H/8, W/8)
+        pool4 = self.block4(pool3)  # (N, 8 width, H/16, W/16)
+        pool5 = self.block5(pool4)  # (N, 8 width, H/32, W/32)
+        fc7 = self.dropout(self.fc7(self.dropout(self.fc6(pool5))))
+        score = self.score_fr(fc7)
+        if self.skips >= 1:
+            score = self.upscore2(score) + self.score_pool4(pool4)
+        if self.skips == 2:
+            score = self.upscore_pool4(score) + self.score_pool3(pool3)
+        score = self.upscore(score)
+        return score
+
+
+@register_model("fcn32s")
+def fcn32s(bands: int, classes: int, **options: Any) -> FCN:
+    """Return FCN-32s: scores at stride 32 only."""
+    return FCN(bands, classes, skips=0, **options)
+
+
+@register_model("fcn16s")
+def fcn16s(bands: int, classes: int, **options: Any) -> FCN:
+    """Return FCN-16s: scores at strides 32 and 16 (pool4)."""
+    return FCN(bands, classes, skips=1, **options)
+
+
+@register_model("fcn8s")
+def fcn8s(bands: int, classes: int, **options: Any) -> FCN:
+    """Return FCN-8s: scores at strides 32, 16 (pool4) and 8 (pool3)."""
+    return FCN(bands, classes, skips=2, **options)

@@ -1,0 +1,94 @@
+"""The model file: one `.safetensors` file, weights plus a JSON card in its header.
+
+The format holds numbers and text only, so a file from a stranger can never execute anything.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from fcntile.errors import ModelError
+from fcntile.models.card import Card
+from fcntile.models.registry import Net, create_model
+
+CARD_KEY = "fcntile"
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A net and its card.
+
+    Args:
+        net: in evaluation mode, on the CPU; (N, bands, H, W) -> (N, classes, H, W).
+        card: what the net expects and gives.
+        sha256: of the model file.
+    """
+
+    net: Net
+    card: Card
+    sha256: str
+
+
+def bundled_models() -> list[str]:
+    """Return the names of the models that come with fcntile.
+
+    >>> bundled_models()
+    ['buildings']
+    """
+    return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
+
+
+def save_model(path: str | Path, net: Net, card: Card) -> None:
+    """Write a model file."""
+    weights = {key: value.contiguous() for key, value in net.state_dict().items()}
+    save_file(weights, path, metadata={CARD_KEY: card.to_json()})
+
+
+def load_model(name: str | Path) -> Model:
+    """Return the model in a file, or a bundled one by its name.
+
+    The net is built without memory and the weights are mapped from the file, so they are held once.
+
+    Args:
+        name: path of a model file, or one of `bundled_models()`.
+
+    Raises:
+        ModelError: if there is no such file, or it is not a model file of fcntile.
+    """
+    path = BUNDLED / f"{name}.safetensors" if name in bundled_models() else Path(name)
+    if not path.is_file():
+        raise ModelError(
+            f"there is no model file {name}, and no bundled model of that name "
+            f"(there is {', '.join(bundled_models())})"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a model file (safetensors): {error}") from error
+    if CARD_KEY not in metadata:
+        raise ModelError(f"{path} holds weights but no fcntile card, so its bands are unknown")
+    card = Card.from_json(metadata[CARD_KEY])
+    with torch.device("meta"):
+        net = create_model(card.arch, len(card.bands), len(card.classes), **card.arch_options)
+    try:
+        net.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights in {path} are not those of {card.arch} {card.arch_options}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+    return Model(net.float().eval().requires_grad_(False), card, _sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

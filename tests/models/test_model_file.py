@@ -1,0 +1,99 @@
+import json
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from nets import card
+from safetensors.torch import save_file
+
+from fcntile.errors import ModelError
+from fcntile.models.card import Card, ModelClass
+from fcntile.models.model_file import CARD_KEY, bundled_models, load_model, save_model
+from fcntile.models.registry import create_model
+
+FCN = {"width": 2, "head": 4, "batch_norm": True}
+
+
+def test_a_model_comes_back_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    made = card("fcn8s", arch_options=FCN, resolution=0.15, licence="CC0-1.0")
+    net = create_model("fcn8s", 3, 3, **FCN).eval()
+    save_model(tmp_path / "m.safetensors", net, made)
+    model = load_model(tmp_path / "m.safetensors")
+    x = torch.randn(1, 3, 64, 64)
+    assert model.card == made
+    assert torch.equal(model.net(x), net(x))
+    assert not model.net.training
+
+
+def test_half_precision_weights_are_computed_with_in_float32(tmp_path):
+    made = card("fcn8s", arch_options=FCN)
+    save_model(tmp_path / "m.safetensors", create_model("fcn8s", 3, 3, **FCN).half(), made)
+    assert load_model(tmp_path / "m.safetensors").net.score_fr.weight.dtype == torch.float32
+
+
+def test_bundled_models_load_and_say_whose_they_are():
+    for name in bundled_models():
+        made = load_model(name).card
+        assert made.name == name
+        assert made.licence
+        assert made.attribution
+        assert {"miou", "pixel_accuracy"} <= made.training["scores"].keys()
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path.joinpath("gone off").mkdir, ())
+
+    path = tmp_path / "evil.safetensors"
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ModelError, match="not a model file"):
+        load_model(path)
+    assert not (tmp_path / "gone off").exists()
+
+
+def test_a_missing_file_is_answered_with_the_bundled_names():
+    with pytest.raises(ModelError, match=r"no model file roofs.*\(there is buildings\)"):
+        load_model("roofs")
+
+
+def test_weights_without_a_card_are_refused(tmp_path):
+    save_file({"w": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="no fcntile card"):
+        load_model(tmp_path / "w.safetensors")
+
+
+def test_weights_of_another_net_are_refused(tmp_path):
+    net = create_model("fcn32s", 3, 3, **FCN)
+    save_model(tmp_path / "m.safetensors", net, card("fcn8s", arch_options=FCN))
+    with pytest.raises(ModelError, match="not those of fcn8s"):
+        load_model(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("not json", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"format": 1, "name": "x"}', "cannot be read"),
+        ('{"format": 99}', "format 99, this fcntile reads up to 1"),
+    ],
+)
+def test_a_card_that_cannot_be_understood_is_refused(tmp_path, text, words):
+    save_file({"w": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={CARD_KEY: text})
+    with pytest.raises(ModelError, match=words):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_a_card_keeps_its_promises():
+    good = card("pixel")
+    assert Card.from_json(good.to_json()) == good
+    assert json.loads(good.to_json())["bands"][0] == {"name": "red", "mean": 128.0, "std": 64.0}
+    with pytest.raises(ModelError, match="deviation"):
+        card("pixel", std=0)
+    with pytest.raises(ModelError, match="1 to 254 classes"):
+        replace(good, classes=(ModelClass("x", "#000000"),) * 255)
+    with pytest.raises(ModelError, match="colour 'red'"):
+        replace(good, classes=(ModelClass("x", "red"),))

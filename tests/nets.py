@@ -1,0 +1,81 @@
+"""Nets for tests and benchmarks, small enough to be sure of, and model files that hold them."""
+
+import torch
+from torch import nn
+
+from fcntile.models import register_model
+from fcntile.models.card import Band, Card, ModelClass
+from fcntile.models.model_file import save_model
+from fcntile.models.registry import Net, create_model
+
+
+class PixelNet(Net):
+    """One 1 x 1 convolution: a pixel's logits depend on that pixel only."""
+
+    stride, halo = 1, 0
+
+    def __init__(self, bands, classes):
+        super().__init__()
+        self.score = nn.Conv2d(bands, classes, 1)
+
+    def forward(self, x):
+        return self.score(x)
+
+
+class ProbeNet(Net):
+    """Four 3 x 3 convolutions and bilinear upsampling: cheap, so all that is not the net shows."""
+
+    stride, halo = 4, 16
+
+    def __init__(self, bands, classes):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(bands, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, classes, 1),
+            nn.Upsample(scale_factor=4, mode="bilinear"),
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+register_model("pixel")(PixelNet)
+register_model("probe")(ProbeNet)
+
+COLORS = ["#000000", "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231"]
+
+
+def card(arch, *, bands=3, classes=3, dtype="uint8", mean=128.0, std=64.0, **more):
+    names = ["red", "green", "blue"] if bands == 3 else [f"band{i}" for i in range(bands)]
+    return Card(
+        name=f"test-{arch}",
+        arch=arch,
+        bands=tuple(Band(name, mean, std) for name in names),
+        dtype=dtype,
+        classes=tuple(ModelClass(f"class {i}", COLORS[i]) for i in range(classes)),
+        **more,
+    )
+
+
+def save_test_model(path, arch, *, seed=0, **more):
+    """Write a model file with random weights; those of `pixel` are small integers.
+
+    With integers, a mean of 128 and a deviation of 64, its logits of uint8 pixels are exact in
+    float32: any order of operations gives the same bits.
+    """
+    torch.manual_seed(seed)
+    made = card(arch, **more)
+    net = create_model(arch, len(made.bands), len(made.classes), **made.arch_options)
+    if arch == "pixel":
+        with torch.no_grad():
+            for p in net.parameters():
+                p.copy_(torch.randint(-8, 9, p.shape))
+    save_model(path, net, made)
+    return path
