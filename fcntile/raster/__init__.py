@@ -1,0 +1,1 @@
+"""Rasters on disk: reading strips, writing masks. The only place that opens them."""

@@ -1,0 +1,191 @@
+"""Read a raster from top to bottom, in strips as high as a tile, each pixel once.
+
+Neighbouring strips share the overlap's rows: those are kept, only the new rows are read. Strips are
+completed by reflection to whole tiles beyond the right and bottom rim. Their pixels lie band by
+band within a pixel, which is the order that nets run fastest on (channels last).
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from fcntile.errors import InputError
+
+METRES_PER_DEGREE = 111_320  # of latitude, and of longitude at the equator
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of tiles with its pixels.
+
+    Args:
+        row: index of the tile row.
+        pixels: (tile, padded width, bands) in the raster's dtype.
+        valid: (tile, padded width) bool; None if every pixel is.
+    """
+
+    row: int
+    pixels: NDArray[np.generic]
+    valid: NDArray[np.bool_] | None
+
+
+@contextmanager
+def open_raster(path: str, *, threads: int = 1) -> Iterator[rasterio.DatasetReader]:
+    """Open whatever rasterio opens: files, `/vsi...`, URLs, archives.
+
+    GDAL's block cache is bounded by the raster's width while it is open. Settings that the user
+    made in the environment are left alone.
+
+    Args:
+        path: what rasterio calls a dataset identifier.
+        threads: for decompression.
+
+    Raises:
+        InputError: if it cannot be opened, with GDAL's reason.
+    """
+    with _gdal(GDAL_NUM_THREADS=threads, GDAL_HTTP_MAX_RETRY=3, GDAL_HTTP_RETRY_DELAY=1):
+        try:
+            raster = rasterio.open(path)
+        except (RasterioError, OSError, ValueError) as error:
+            raise InputError(f"cannot open {path}: {error}") from error
+        with raster, _gdal(GDAL_CACHEMAX=_cache_bytes(raster)):
+            yield raster
+
+
+def _gdal(**settings: int) -> rasterio.Env:
+    """Return an environment with these GDAL settings, but for those the user has made."""
+    return rasterio.Env(**{key: value for key, value in settings.items() if key not in os.environ})
+
+
+def _cache_bytes(raster: rasterio.DatasetReader) -> int:
+    """Return room for the row of blocks that two strips share, as read and as the mask has it.
+
+    GDAL's own default, 5 % of the machine's memory, would fill up with blocks that are never read
+    again. (As an option, unlike as an environment variable, the number is in bytes.)
+    """
+    pixel = sum(np.dtype(dtype).itemsize for dtype in raster.dtypes) + 1
+    block_rows = max(rows for rows, _ in raster.block_shapes)
+    return int(max(64 << 20, 2 * block_rows * raster.width * pixel))
+
+
+def data_bands(raster: rasterio.DatasetReader) -> list[int]:
+    """Return the numbers of the bands that are not alpha, from 1."""
+    return [
+        i
+        for i, meaning in zip(raster.indexes, raster.colorinterp, strict=True)
+        if meaning != ColorInterp.alpha
+    ]
+
+
+def resolution(raster: rasterio.DatasetReader) -> float | None:
+    """Return the side of a pixel on the ground in metres; None without a CRS.
+
+    Geographic coordinates are taken at the raster's middle latitude. A projection's own distortion
+    is not corrected.
+    """
+    crs: CRS | None = raster.crs
+    area = abs(raster.transform.determinant)
+    if crs is None or not area:
+        return None
+    if crs.is_geographic:
+        latitude = math.radians((raster.bounds.top + raster.bounds.bottom) / 2)
+        return math.sqrt(area * math.cos(latitude)) * METRES_PER_DEGREE
+    if crs.is_projected:
+        return math.sqrt(area) * float(crs.linear_units_factor[1])
+    return None
+
+
+def read_strips(
+    raster: rasterio.DatasetReader,
+    bands: Sequence[int],
+    *,
+    tile: int,
+    stride: int,
+    count: int,
+    width: int,
+) -> Iterator[Strip]:
+    """Yield the raster as strips of `tile` rows, one every `stride` rows.
+
+    Args:
+        raster: open dataset; nobody else may read from it meanwhile.
+        bands: band numbers from 1, in the order of the net's channels.
+        tile: rows of a strip.
+        stride: rows from one strip's start to the next.
+        count: number of strips.
+        width: columns of a strip, >= the raster's: the rest is reflected.
+
+    Raises:
+        InputError: if pixels cannot be read, naming the rows.
+    """
+    overlap = tile - stride
+    kept: Strip | None = None
+    has_mask = _has_mask(raster, bands)
+    for row in range(count):
+        pixels = np.empty((tile, width, len(bands)), raster.dtypes[bands[0] - 1])
+        valid = np.empty((tile, width), bool) if has_mask else None
+        old = 0
+        if kept is not None:
+            old = overlap
+            pixels[:old] = kept.pixels[tile - old :]
+            if valid is not None and kept.valid is not None:
+                valid[:old] = kept.valid[tile - old :]
+        stop = min(tile, raster.height - row * stride)
+        window = Window(0, row * stride + old, raster.width, stop - old)
+        _read(raster, bands, window, pixels[old:stop], None if valid is None else valid[old:stop])
+        _reflect(pixels, stop, raster.width)
+        if valid is not None:
+            _reflect(valid, stop, raster.width)
+        kept = Strip(row, pixels, valid)
+        yield kept
+
+
+def _has_mask(raster: rasterio.DatasetReader, bands: Sequence[int]) -> bool:
+    """Tell whether any pixel may be without data, by a mask or by being NaN."""
+    is_float = np.dtype(raster.dtypes[bands[0] - 1]).kind == "f"
+    return is_float or any(flags != [MaskFlags.all_valid] for flags in raster.mask_flag_enums)
+
+
+def _read(
+    raster: rasterio.DatasetReader,
+    bands: Sequence[int],
+    window: Window,
+    pixels: NDArray[np.generic],
+    valid: NDArray[np.bool_] | None,
+) -> None:
+    """Fill `pixels` (rows, width, bands) and `valid` (rows, width) from a full-width window."""
+    view = pixels[:, : raster.width]
+    try:
+        raster.read(list(bands), window=window, out=view.transpose(2, 0, 1))
+        if valid is None:
+            return
+        valid[:, : raster.width] = raster.dataset_mask(window=window) != 0
+    except (RasterioError, OSError) as error:
+        last = window.row_off + window.height - 1
+        raise InputError(
+            f"cannot read rows {window.row_off} to {last} of {raster.name}: "
+            f"{error.__cause__ or error}"
+        ) from error
+    if view.dtype.kind == "f":
+        valid[:, : raster.width] &= np.isfinite(view).all(axis=2)
+
+
+def _reflect(strip: NDArray[np.generic], rows: int, columns: int) -> None:
+    """Fill a strip beyond its first `rows` and `columns` by mirroring them, in place."""
+    for axis, size in enumerate((rows, columns)):
+        beyond = np.arange(size, strip.shape[axis])
+        period = max(1, 2 * (size - 1))
+        source = (size - 1) - np.abs((size - 1) - beyond % period)
+        if axis == 0:
+            strip[size:] = strip[source]
+        else:
+            strip[:, size:] = strip[:, source]

@@ -1,0 +1,192 @@
+"""Write a mask from top to bottom into a GeoTIFF that appears only when it is whole.
+
+Rows go into a quickly compressed GeoTIFF in a hidden folder beside the output, each block written
+once; from that GDAL makes the file asked for (a Cloud-Optimized GeoTIFF needs its overviews before
+its pixels), which is then renamed. Whatever fails on the way, the folder goes.
+"""
+
+import os
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from fcntile.errors import OutputError
+
+Classes = Sequence[tuple[str, tuple[int, int, int]]]  # name, (red, green, blue)
+
+NODATA = 255
+BLOCK = 512
+SIDECARS = (".aux.xml", ".ovr", ".msk")
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "COG": {"compress": "deflate", "blocksize": BLOCK, "overview_resampling": "mode"},
+    "GTiff": {"compress": "deflate", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK},
+}
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError unless a file can be written at `path`."""
+    if path.is_dir():
+        raise OutputError(f"the output {path} is a directory: give a file name")
+    if not path.parent.is_dir():
+        raise OutputError(f"the output directory {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"the output directory {path.parent} is not writable")
+    if path.exists() and not overwrite:
+        raise OutputError(f"the output {path} exists: use --overwrite to replace it")
+
+
+@contextmanager
+def open_mask(
+    path: Path,
+    like: rasterio.DatasetReader,
+    *,
+    classes: Classes,
+    tags: Mapping[str, str],
+    driver: str = "COG",
+    creation_options: Mapping[str, str] | None = None,
+    threads: int = 1,
+) -> Iterator["MaskWriter"]:
+    """Open a mask for writing; what is not finished when it closes, was never there.
+
+    Args:
+        path: the output.
+        like: raster whose grid and georeference the mask shares.
+        classes: name and (red, green, blue) of each class, in the order of their ids.
+        tags: what to record in the file about its making.
+        driver: "COG" or "GTiff".
+        creation_options: GDAL creation options, over compress=deflate and 512 px blocks.
+        threads: for compression.
+
+    Raises:
+        OutputError: if nothing can be written beside the output.
+    """
+    options = DEFAULTS[driver] | {"bigtiff": "IF_SAFER", "num_threads": threads}
+    options |= {key.lower(): value for key, value in (creation_options or {}).items()}
+    try:
+        folder = TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write beside {path}: {error}") from error
+    with folder, _create(Path(folder.name) / "rows.tif", like, classes, tags) as rows:
+        yield MaskWriter(path, rows, driver, options)
+
+
+class MaskWriter:
+    """A mask in the making: `write` rows from the top, then `finish`.
+
+    Args:
+        path: the output.
+        rows: the open file of rows.
+        driver: of the output.
+        options: creation options of the output.
+    """
+
+    def __init__(
+        self, path: Path, rows: rasterio.io.DatasetWriter, driver: str, options: Mapping[str, Any]
+    ) -> None:
+        self.path = path
+        self._rows, self._driver, self._options = rows, driver, options
+        self._row = 0  # rows received so far
+        self._blocks = np.empty((BLOCK, rows.width), np.uint8)  # the row of blocks being filled
+
+    def write(self, rows: NDArray[np.uint8]) -> None:
+        """Append rows.
+
+        Args:
+            rows: (any number, width) uint8 class ids, 255 where there is no data.
+
+        Raises:
+            OutputError: if they cannot be written, with GDAL's reason.
+        """
+        while len(rows):
+            used = self._row % BLOCK
+            taken = min(len(rows), BLOCK - used)
+            self._blocks[used : used + taken] = rows[:taken]
+            self._row += taken
+            rows = rows[taken:]
+            if self._row % BLOCK == 0 or self._row == self._rows.height:
+                self._write_blocks(used + taken)
+
+    def finish(self) -> None:
+        """Make the output of the rows, and give it its name.
+
+        Raises:
+            OutputError: if it cannot be written, or rows are missing.
+        """
+        if self._row != self._rows.height:
+            raise OutputError(f"only {self._row} of {self._rows.height} rows were written")
+        made = Path(self._rows.name).with_name(self.path.name)
+        try:
+            self._rows.close()
+            rasterio.shutil.copy(self._rows.name, made, driver=self._driver, **self._options)
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
+            for suffix in SIDECARS:
+                old, new = Path(f"{self.path}{suffix}"), Path(f"{made}{suffix}")
+                old.unlink(missing_ok=True)  # of a mask that is being replaced
+                if new.exists():
+                    new.replace(old)
+            made.replace(self.path)
+        except (RasterioError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _write_blocks(self, height: int) -> None:
+        window = Window(0, self._row - height, self._rows.width, height)
+        try:
+            self._rows.write(self._blocks[:height], 1, window=window)
+        except (RasterioError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> OutputError:
+        return OutputError(f"cannot write {self.path}: {error.__cause__ or error}")
+
+
+def _create(
+    path: Path, like: rasterio.DatasetReader, classes: Classes, tags: Mapping[str, str]
+) -> rasterio.io.DatasetWriter:
+    """Return the file of rows, with all that the mask says beside its pixels."""
+    path.with_name(f"{path.name}.aux.xml").write_text(_category_names(classes))
+    gcps, gcps_crs = like.gcps
+    rows = rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=like.width,
+        height=like.height,
+        count=1,
+        dtype="uint8",
+        nodata=NODATA,
+        crs=gcps_crs if gcps else like.crs,
+        transform=None if gcps else like.transform,
+        gcps=gcps or None,
+        rpcs=like.rpcs,
+        tiled=True,
+        blockxsize=BLOCK,
+        blockysize=BLOCK,
+        compress="zstd",
+        zstd_level=1,
+        bigtiff="IF_SAFER",
+    )
+    colors = {i: (*rgb, 255) for i, (_, rgb) in enumerate(classes)}
+    rows.write_colormap(1, {**colors, NODATA: (0, 0, 0, 0)})
+    rows.set_band_description(1, "class")
+    rows.update_tags(**tags)
+    return rows
+
+
+def _category_names(classes: Classes) -> str:
+    """Return GDAL's sidecar (PAM) with the class names; rasterio has no call for them."""
+    root = ET.Element("PAMDataset")
+    names = ET.SubElement(ET.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for name, _ in classes:
+        ET.SubElement(names, "Category").text = name
+    return ET.tostring(root, encoding="unicode")
