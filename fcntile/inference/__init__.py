@@ -1,0 +1,1 @@
+"""From strips of pixels to rows of class ids: tiles, batches, logits, blending."""

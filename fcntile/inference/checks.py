@@ -1,0 +1,84 @@
+"""Does a raster suit a model? Said in one sentence before any work, never guessed."""
+
+import logging
+from collections.abc import Sequence
+
+import rasterio
+from rasterio.enums import ColorInterp
+
+from fcntile.errors import InputError
+from fcntile.models.card import Card
+from fcntile.raster.reader import data_bands, resolution
+
+log = logging.getLogger(__name__)
+
+COLOURS = {"red", "green", "blue"}
+RESOLUTION_FACTOR = (
+    1.5  # ground pixels this much larger or smaller than in training are remarked on
+)
+
+
+def choose_bands(
+    raster: rasterio.DatasetReader, card: Card, bidx: Sequence[int] | None = None
+) -> list[int]:
+    """Return the raster's bands that feed the model's channels, in their order.
+
+    Args:
+        raster: open dataset.
+        card: what the model expects.
+        bidx: band numbers from 1, if the user names them; otherwise every band but alpha.
+
+    Raises:
+        InputError: if their number, colours, dtype, scale or offset are not the model's.
+    """
+    wanted = [band.name for band in card.bands]
+    model = f"model {card.name} wants {len(wanted)} ({', '.join(wanted)})"
+    bands = list(bidx or data_bands(raster))
+    if missing := [i for i in bands if not 1 <= i <= raster.count]:
+        raise InputError(f"{raster.name} has bands 1 to {raster.count}, there is no {missing[0]}")
+    meanings = [raster.colorinterp[i - 1] for i in bands]
+    if len(bands) != len(wanted):
+        given = f"{len(bands)} given with --bidx" if bidx else f"{raster.name} has {len(bands)}"
+        if meanings == [ColorInterp.palette]:
+            given += " palette band (gdal_translate -expand rgb turns it into colours)"
+        else:
+            given += " band(s)"
+        raise InputError(f"{given}, {model}: choose them with -b, in that order")
+    names = [meaning.name for meaning in meanings]
+    if not bidx and names != wanted and COLOURS.issuperset(names) and set(names) == set(wanted):
+        order = " ".join(f"-b {bands[names.index(name)]}" for name in wanted)
+        raise InputError(f"the bands of {raster.name} are {', '.join(names)}, {model}: use {order}")
+    _check_values(raster, bands, card)
+    return bands
+
+
+def _check_values(raster: rasterio.DatasetReader, bands: list[int], card: Card) -> None:
+    """Raise InputError unless the bands' numbers mean what they meant in training."""
+    for i in bands:
+        dtype, scale, offset = raster.dtypes[i - 1], raster.scales[i - 1], raster.offsets[i - 1]
+        if dtype != card.dtype:
+            raise InputError(
+                f"band {i} of {raster.name} is {dtype}, model {card.name} wants {card.dtype}: "
+                "bring the values to the model's range first (gdal_translate -ot ... -scale ...)"
+            )
+        if (scale, offset) != (card.scale, card.offset):
+            raise InputError(
+                f"band {i} of {raster.name} has scale {scale:g} and offset {offset:g}, model "
+                f"{card.name} wants {card.scale:g} and {card.offset:g}: rescale the values first"
+            )
+
+
+def remark_on_resolution(raster: rasterio.DatasetReader, card: Card) -> None:
+    """Warn if the raster's pixels are much larger or smaller on the ground than in training."""
+    given = resolution(raster)
+    if given is None or card.resolution is None:
+        return
+    if not 1 / RESOLUTION_FACTOR <= given / card.resolution <= RESOLUTION_FACTOR:
+        log.warning(
+            "pixels of %s are %.3g m, model %s was trained at %.3g m: expect a worse mask, "
+            "or resample first (gdalwarp -tr)",
+            raster.name,
+            given,
+            card.name,
+            card.resolution,
+        )
