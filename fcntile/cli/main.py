@@ -1,0 +1,54 @@
+"""The command group: verbosity, and errors as one line with an exit code."""
+
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from fcntile import __version__
+from fcntile.cli.predict import predict
+from fcntile.errors import FcntileError
+
+INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
+
+
+def failure(message: str, exit_code: int) -> click.ClickException:
+    """Return what click shows as one line without traceback, and leaves with that exit code."""
+    exception = click.ClickException(message)
+    exception.exit_code = exit_code  # type: ignore[misc]
+    return exception
+
+
+class Group(click.Group):
+    """A group whose commands fail in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn what fcntile raises on purpose into a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except FcntileError as error:
+            raise failure(str(error), error.exit_code) from error
+        except KeyboardInterrupt as error:
+            raise failure("interrupted, nothing was written", INTERRUPTED) from error
+
+
+def terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    """Leave as on an error, so that nothing half done stays behind."""
+    sys.exit(TERMINATED)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", count=True, help="Say more on stderr; twice for debugging.")
+@click.option("-q", "--quiet", count=True, help="Say less on stderr; twice for errors only.")
+@click.version_option(__version__)
+def main(verbose: int, quiet: int) -> None:
+    """Segment rasters too large for memory with fully convolutional networks."""
+    level = max(logging.DEBUG, logging.WARNING - 10 * (verbose - quiet))
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGTERM, terminate)
+
+
+main.add_command(predict)

@@ -1,0 +1,68 @@
+"""Options that commands share, and what their values become."""
+
+import re
+
+import click
+
+
+def pixels_or_share(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> int | str | None:
+    """Return pixels as an int, and a share such as "25%" as it is."""
+    if value is None or re.fullmatch(r"\d+(\.\d+)?%", value):
+        return value
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither pixels nor a share like 25%", ctx, param)
+    return int(value)
+
+
+def name_value_pairs(
+    ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, str]:
+    """Return `NAME=VALUE` options as a dictionary with lower-case names."""
+    values = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", ctx, param)
+        values[name.lower()] = value
+    return values
+
+
+model = click.option(
+    "--model",
+    metavar="FILE|NAME",
+    default="buildings",
+    show_default=True,
+    envvar="FCNTILE_MODEL",
+    show_envvar=True,
+    help="Model file, or name of a bundled model.",
+)
+device = click.option(
+    "--device",
+    metavar="auto|cpu|cuda|cuda:N|mps",
+    default="auto",
+    show_default=True,
+    help="Where the net runs; auto is a GPU if there is one.",
+)
+threads = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPUs to use.  [default: all that the process may use]",
+)
+creation_options = click.option(
+    "--co",
+    "--profile",
+    "creation_options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=name_value_pairs,
+    help="GDAL creation option of the output format; repeatable.",
+)
+overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
+progress = click.option(
+    "--progress",
+    type=click.Choice(["bar", "json", "none"]),
+    help="Progress on stderr: a bar, or a JSON object a line.  [default: bar on a terminal]",
+)
