@@ -14,7 +14,7 @@ DEMO = Path(__file__).parents[1] / "docs" / "demo"
 
 @pytest.fixture
 def make_raster(tmp_path):
-    """Write (bands, H, W) pixels to a GeoTIFF: EPSG:32637, 0.15 m, north up unless said otherwise."""
+    """Write (bands, H, W) pixels to a GeoTIFF; by default EPSG:32637, 0.15 m, north up."""
 
     def make(pixels, name="image.tif", *, mask=None, colorinterp=None, **profile):
         path = tmp_path / name

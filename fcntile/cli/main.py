@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import warnings
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -48,6 +49,8 @@ def main(verbose: int, quiet: int) -> None:
     """Segment rasters too large for memory with fully convolutional networks."""
     level = max(logging.DEBUG, logging.WARNING - 10 * (verbose - quiet))
     logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s: %(message)s")
+    # rasters without a georeference are welcome; rasterio warns at each of them
+    warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal")
     signal.signal(signal.SIGTERM, terminate)
 
 

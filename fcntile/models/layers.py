@@ -7,7 +7,6 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-
 M = TypeVar("M", bound=nn.Module)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
 from fcntile.errors import ModelError
 from fcntile.models.card import Card
 from fcntile.models.registry import Net, create_model

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
@@ -21,6 +22,8 @@ from rasterio.windows import Window
 
 from fcntile.errors import InputError
 
+# rasterio lets some of GDAL's errors through as they are, and has no public name for them
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 METRES_PER_DEGREE = 111_320  # of latitude, and of longitude at the equator
 
 
@@ -56,7 +59,7 @@ def open_raster(path: str, *, threads: int = 1) -> Iterator[rasterio.DatasetRead
     with _gdal(GDAL_NUM_THREADS=threads, GDAL_HTTP_MAX_RETRY=3, GDAL_HTTP_RETRY_DELAY=1):
         try:
             raster = rasterio.open(path)
-        except (RasterioError, OSError, ValueError) as error:
+        except (*GDAL_ERRORS, ValueError) as error:
             raise InputError(f"cannot open {path}: {error}") from error
         with raster, _gdal(GDAL_CACHEMAX=_cache_bytes(raster)):
             yield raster
@@ -127,18 +130,16 @@ def read_strips(
     Raises:
         InputError: if pixels cannot be read, naming the rows.
     """
-    overlap = tile - stride
     kept: Strip | None = None
     has_mask = _has_mask(raster, bands)
     for row in range(count):
         pixels = np.empty((tile, width, len(bands)), raster.dtypes[bands[0] - 1])
         valid = np.empty((tile, width), bool) if has_mask else None
-        old = 0
+        old = 0 if kept is None else tile - stride  # rows that the strip above has read
         if kept is not None:
-            old = overlap
-            pixels[:old] = kept.pixels[tile - old :]
-            if valid is not None and kept.valid is not None:
-                valid[:old] = kept.valid[tile - old :]
+            pixels[:old] = kept.pixels[stride:]
+        if kept is not None and kept.valid is not None and valid is not None:
+            valid[:old] = kept.valid[stride:]
         stop = min(tile, raster.height - row * stride)
         window = Window(0, row * stride + old, raster.width, stop - old)
         _read(raster, bands, window, pixels[old:stop], None if valid is None else valid[old:stop])
@@ -165,11 +166,12 @@ def _read(
     """Fill `pixels` (rows, width, bands) and `valid` (rows, width) from a full-width window."""
     view = pixels[:, : raster.width]
     try:
-        raster.read(list(bands), window=window, out=view.transpose(2, 0, 1))
-        if valid is None:
-            return
-        valid[:, : raster.width] = raster.dataset_mask(window=window) != 0
-    except (RasterioError, OSError) as error:
+        with rasterio.Env():  # of this thread: GDAL's messages go to the log, not to stderr
+            raster.read(list(bands), window=window, out=view.transpose(2, 0, 1))
+            if valid is None:
+                return
+            valid[:, : raster.width] = raster.dataset_mask(window=window) != 0
+    except GDAL_ERRORS as error:
         last = window.row_off + window.height - 1
         raise InputError(
             f"cannot read rows {window.row_off} to {last} of {raster.name}: "

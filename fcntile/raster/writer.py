@@ -7,6 +7,7 @@ its pixels), which is then renamed. Whatever fails on the way, the folder goes.
 
 import os
 import xml.etree.ElementTree as ET
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,10 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from fcntile.errors import OutputError
+from fcntile.raster.reader import GDAL_ERRORS
 
 Classes = Sequence[tuple[str, tuple[int, int, int]]]  # name, (red, green, blue)
 
@@ -70,6 +71,8 @@ def open_mask(
     Raises:
         OutputError: if nothing can be written beside the output.
     """
+    if path.resolve() in {Path(name).resolve() for name in like.files}:
+        raise OutputError(f"the output {path} is the input, or a part of it")
     options = DEFAULTS[driver] | {"bigtiff": "IF_SAFER", "num_threads": threads}
     options |= {key.lower(): value for key, value in (creation_options or {}).items()}
     try:
@@ -96,6 +99,7 @@ class MaskWriter:
         self.path = path
         self._rows, self._driver, self._options = rows, driver, options
         self._row = 0  # rows received so far
+        self._crc = 0  # of their bytes
         self._blocks = np.empty((BLOCK, rows.width), np.uint8)  # the row of blocks being filled
 
     def write(self, rows: NDArray[np.uint8]) -> None:
@@ -107,6 +111,7 @@ class MaskWriter:
         Raises:
             OutputError: if they cannot be written, with GDAL's reason.
         """
+        self._crc = zlib.crc32(rows.tobytes(), self._crc)
         while len(rows):
             used = self._row % BLOCK
             taken = min(len(rows), BLOCK - used)
@@ -117,7 +122,10 @@ class MaskWriter:
                 self._write_blocks(used + taken)
 
     def finish(self) -> None:
-        """Make the output of the rows, and give it its name.
+        """Make the output of the rows, read it back, and give it its name.
+
+        GDAL keeps silent about some writes that fail late, on a full disk for one; so only what
+        reads back as it was given counts as written.
 
         Raises:
             OutputError: if it cannot be written, or rows are missing.
@@ -128,6 +136,8 @@ class MaskWriter:
         try:
             self._rows.close()
             rasterio.shutil.copy(self._rows.name, made, driver=self._driver, **self._options)
+            if _crc(made) != self._crc:
+                raise OSError("it does not read back as it was written")
             with made.open("rb") as file:
                 os.fsync(file.fileno())
             for suffix in SIDECARS:
@@ -136,18 +146,29 @@ class MaskWriter:
                 if new.exists():
                     new.replace(old)
             made.replace(self.path)
-        except (RasterioError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise self._failure(error) from error
 
     def _write_blocks(self, height: int) -> None:
         window = Window(0, self._row - height, self._rows.width, height)
         try:
             self._rows.write(self._blocks[:height], 1, window=window)
-        except (RasterioError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> OutputError:
-        return OutputError(f"cannot write {self.path}: {error.__cause__ or error}")
+        reason = error.__cause__ or error
+        return OutputError(f"cannot write {self.path} (is the disk full?): {reason}")
+
+
+def _crc(path: Path) -> int:
+    """Return the CRC-32 of a mask's pixels, from top to bottom."""
+    crc = 0
+    with rasterio.open(path) as mask:
+        for row in range(0, mask.height, BLOCK):
+            window = Window(0, row, mask.width, min(BLOCK, mask.height - row))
+            crc = zlib.crc32(mask.read(1, window=window), crc)
+    return crc
 
 
 def _create(

@@ -1,4 +1,4 @@
-"""Sizes are those published, or computed from a published count (docs/models.md has the sources)."""
+"""Sizes are those published, or computed from a published count (docs/models.md says which)."""
 
 import pytest
 import torch

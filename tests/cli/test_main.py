@@ -1,0 +1,85 @@
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+from rasterio.rio.main import main_group
+
+from fcntile import __version__, errors
+from fcntile.cli.main import Group, main
+
+
+def test_help_is_light():
+    code = """
+import sys
+from fcntile.cli.main import main
+for args in (["--help"], ["predict", "--help"]):
+    try:
+        main(args)
+    except SystemExit as exit:
+        assert exit.code == 0
+assert not {"torch", "rasterio", "numpy", "skimage"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_module_is_the_command():
+    run = subprocess.run(
+        [sys.executable, "-m", "fcntile", "--version"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip().endswith(__version__)
+
+
+def test_rio_knows_the_command():
+    result = CliRunner().invoke(main_group, ["fcntile", "predict", "--help"])
+    assert result.exit_code == 0, result.output
+    assert "Write the mask of a raster" in result.output
+
+
+def commands():
+    return list(main.commands)
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_and_option_has_help(name):
+    command = main.commands[name]
+    assert command.help
+    assert "Examples:" in command.help
+    assert command.get_short_help_str()
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or parameter.help, parameter.name
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.FcntileError, 1),
+        (errors.OptionError, 2),
+        (errors.InputError, 3),
+        (errors.ModelError, 4),
+        (errors.OutOfMemoryError, 5),
+        (errors.OutputError, 6),
+        (KeyboardInterrupt, 130),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(error, code):
+    @click.group(cls=Group)
+    def group():
+        pass
+
+    @group.command()
+    def fail():
+        raise error("what was given, what was wanted, what to do")
+
+    result = CliRunner().invoke(group, ["fail"])
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_errors_are_also_what_python_calls_them():
+    assert issubclass(errors.InputError, ValueError)
+    assert issubclass(errors.OutputError, OSError)
+    assert issubclass(errors.OutOfMemoryError, MemoryError)

@@ -1,0 +1,308 @@
+"""The command as it is typed, in a process of its own, on real files."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pickle
+import pty
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+DATA = Path(__file__).parents[1] / "data"
+FCNTILE = [sys.executable, "-m", "fcntile"]
+
+
+def fcntile(*args, **more):
+    """Run the command; return the finished process."""
+    env = {key: value for key, value in os.environ.items() if key != "FCNTILE_MODEL"}
+    env |= more.pop("env", {})
+    command = [*FCNTILE, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, **more)
+
+
+def assert_refused(run, exit_code, *words):
+    """Check that a run failed in one sentence."""
+    assert run.returncode == exit_code, run.stderr
+    assert run.stdout == ""
+    assert "Traceback" not in run.stderr
+    error = run.stderr.strip().splitlines()[-1]
+    assert error.startswith("Error: ")
+    for word in words:
+        assert word in error
+
+
+def test_a_mask_is_written_and_nothing_is_said(orthophoto, tmp_path):
+    run = fcntile("predict", orthophoto, "-o", tmp_path / "mask.tif")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    with rasterio.open(tmp_path / "mask.tif") as mask, rasterio.open(orthophoto) as image:
+        assert mask.shape == image.shape
+        assert mask.transform == image.transform
+        assert mask.crs == image.crs
+        assert set(np.unique(mask.read(1))) == {0, 1}
+        assert mask.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    assert {p.name for p in tmp_path.iterdir()} == {"mask.tif", "mask.tif.aux.xml"}
+
+
+def test_the_summary_is_json_on_stdout(orthophoto, tmp_path):
+    run = fcntile("predict", orthophoto, "-o", tmp_path / "mask.tif", "--json", "--device", "cpu")
+    summary = json.loads(run.stdout)
+    assert summary.keys() == {
+        "output",
+        "width",
+        "height",
+        "tiles",
+        "skipped_tiles",
+        "seconds",
+        "megapixels_per_second",
+        "stage_seconds",
+        "peak_rss_mb",
+        "model",
+        "device",
+    }
+    assert summary["output"] == str(tmp_path / "mask.tif")
+    assert (summary["tiles"], summary["device"]) == (3, "cpu")
+    assert 100 < summary["peak_rss_mb"] < 4000
+
+
+def test_progress_is_json_lines_on_stderr(orthophoto, tmp_path):
+    run = fcntile("predict", orthophoto, "-o", tmp_path / "mask.tif", "--progress", "json")
+    events = [json.loads(line) for line in run.stderr.splitlines()]
+    assert run.stdout == ""
+    assert events[-1].keys() == {"event", "done", "total", "seconds", "eta_seconds"}
+    assert (events[-1]["event"], events[-1]["done"], events[-1]["total"]) == ("progress", 3, 3)
+
+
+def test_a_terminal_gets_a_bar(orthophoto, tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    command = [*FCNTILE, "predict", orthophoto, "-o", str(tmp_path / "mask.tif")]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, check=True)
+    os.close(theirs)
+    with os.fdopen(ours, errors="ignore") as terminal:
+        shown = ""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while more := terminal.read(1):
+                shown += more
+    assert "3/3" in shown
+    assert run.stdout == b""
+
+
+def test_options_reach_the_mask(orthophoto, tmp_path):
+    args = ["--tile", 256, "--overlap", "12.5%", "--batch-size", 2, "--threads", 1, "--precision"]
+    run = fcntile(
+        "predict", orthophoto, "-o", tmp_path / "mask.tif", *args, "bf16", "-f", "gtiff",
+        "--co", "COMPRESS=ZSTD", "-b", 1, "-b", 2, "-b", 3,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert mask.compression.name == "zstd"
+        assert "LAYOUT" not in mask.tags(ns="IMAGE_STRUCTURE")
+        options = json.loads(mask.tags()["FCNTILE_OPTIONS"])
+    assert (options["tile"], options["overlap"], options["precision"]) == (256, 32, "bfloat16")
+
+
+def test_the_model_can_come_from_the_environment(orthophoto, tmp_path):
+    run = fcntile(
+        "predict", orthophoto, "-o", tmp_path / "m.tif", env={"FCNTILE_MODEL": "/no/such.model"}
+    )
+    assert_refused(run, 4, "/no/such.model", "buildings")
+
+
+def test_a_raster_is_read_from_an_archive_and_a_url(orthophoto, tmp_path):
+    predict = partial(fcntile, "predict")
+    assert predict(orthophoto, "-o", tmp_path / "file.tif").returncode == 0
+    expected = (tmp_path / "file.tif").read_bytes()
+
+    archive = tmp_path / "images.zip"
+    subprocess.run([sys.executable, "-m", "zipfile", "-c", archive, orthophoto], check=True)
+    inside = f"zip+file://{archive}!philippines_1.tif"
+    assert predict(inside, "-o", tmp_path / "zip.tif").returncode == 0
+    assert (tmp_path / "zip.tif").read_bytes() == expected
+
+    handler = partial(RangeHandler, directory=Path(orthophoto).parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/philippines_1.tif"
+        run = predict(url, "-o", tmp_path / "url.tif")
+        missing = predict(url.replace("_1", "_9"), "-o", tmp_path / "missing.tif")
+        server.shutdown()
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "url.tif").read_bytes() == expected
+    assert_refused(missing, 3, "philippines_9.tif")
+
+
+class RangeHandler(SimpleHTTPRequestHandler):
+    """Serves files, parts of them too, without a word; as object stores do."""
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        whole = path.read_bytes()
+        part = whole[int(first) : int(last or len(whole)) + 1]
+        self.send_response(206 if "Range" in self.headers else 200)
+        stop = int(first) + len(part) - 1
+        self.send_header("Content-Range", f"bytes {first}-{stop}/{len(whole)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *args):
+        pass
+
+
+# --- bad input: a sentence, an exit code, no traceback, nothing left behind -------------------
+
+
+def truncated(folder, orthophoto):
+    path = folder / "truncated.tif"
+    path.write_bytes(Path(orthophoto).read_bytes()[:60_000])
+    return path
+
+
+def text(folder, orthophoto):
+    path = folder / "notes.tif"
+    path.write_text("These are notes.\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("image", "exit_code", "words"),
+    [
+        (truncated, 3, ["truncated.tif", "cannot open"]),
+        (text, 3, ["notes.tif", "cannot open"]),
+        (DATA / "corrupt.tif", 3, ["corrupt.tif", "rows"]),
+        (DATA / "float_nan.tif", 3, ["1 band(s)", "wants 3 (red, green, blue)", "-b"]),
+        (DATA / "RGBA.uint16.tif", 3, ["blue, green, red", "-b 3 -b 2 -b 1"]),
+        (DATA / "all-nodata.tif", 3, ["4 band(s)"]),
+        (DATA / "missing.tif", 3, ["missing.tif", "No such file"]),
+        (DATA, 3, ["cannot open"]),
+    ],
+)
+def test_a_bad_raster_is_refused(orthophoto, tmp_path, image, exit_code, words):
+    image = image(tmp_path, orthophoto) if callable(image) else image
+    before = sorted(tmp_path.iterdir())
+    run = fcntile("predict", image, "-o", tmp_path / "mask.tif")
+    assert_refused(run, exit_code, *words)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_another_dtype_or_scale_is_refused(make_raster, make_model, noise, tmp_path):
+    image = make_raster(noise(3, 20, 20).astype(np.uint16))
+    run = fcntile("predict", image, "-o", tmp_path / "mask.tif")
+    assert_refused(run, 3, "uint16", "wants uint8")
+    image = make_raster(noise(3, 20, 20))
+    with rasterio.open(image, "r+") as raster:
+        raster.scales = (1e-4,) * 3
+    run = fcntile("predict", image, "-o", tmp_path / "mask.tif")
+    assert_refused(run, 3, "scale 0.0001", "wants 1 and 0")
+
+
+def test_a_pickle_is_no_model(orthophoto, tmp_path):
+    path = tmp_path / "evil.safetensors"
+    path.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
+    run = fcntile("predict", orthophoto, "-o", tmp_path / "mask.tif", "--model", path)
+    assert_refused(run, 4, "evil.safetensors", "not a model file")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_bad_output_is_refused(orthophoto, tmp_path):
+    (tmp_path / "mask.tif").write_text("precious")
+    for output, words in {
+        tmp_path: "directory",
+        tmp_path / "no" / "mask.tif": "does not exist",
+        tmp_path / "mask.tif": "--overwrite",
+    }.items():
+        assert_refused(fcntile("predict", orthophoto, "-o", output), 6, words)
+    assert (tmp_path / "mask.tif").read_text() == "precious"
+    run = fcntile("predict", orthophoto, "-o", tmp_path / "mask.tif", "--overwrite")
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(make_raster, noise, tmp_path):
+    """A limit on file size stands in for the full disk: the same failing write."""
+    image = make_raster(noise(3, 600, 600))
+    before = sorted(tmp_path.iterdir())
+    run = fcntile(
+        "predict",
+        image,
+        "-o",
+        tmp_path / "mask.tif",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    assert_refused(run, 6, "cannot write", "mask.tif")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--overlap", "lots"], ["neither pixels nor a share"]),
+        (["--tile", "500"], ["multiple of the net's stride, 32"]),
+        (["--device", "toaster"], ["no device is called 'toaster'"]),
+        (["--co", "COMPRESS"], ["is not NAME=VALUE"]),
+        (["--bogus"], ["No such option"]),
+    ],
+)
+def test_a_bad_option_is_a_usage_error(orthophoto, tmp_path, args, words):
+    run = fcntile("predict", orthophoto, "-o", tmp_path / "mask.tif", *args)
+    assert_refused(run, 2, *words)
+
+
+@pytest.mark.parametrize(("shape", "tiles"), [((3, 700, 1), 2), ((3, 1, 700), 2), ((3, 1, 1), 1)])
+def test_a_raster_of_one_pixel_width_is_fine(make_raster, noise, tmp_path, shape, tiles):
+    run = fcntile("predict", make_raster(noise(*shape)), "-o", tmp_path / "mask.tif", "--json")
+    assert json.loads(run.stdout)["tiles"] == tiles
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert mask.shape == shape[1:]
+
+
+def test_a_raster_without_any_data_gives_a_mask_without_any(make_raster, noise, tmp_path):
+    image = make_raster(noise(3, 700, 600) * 0, nodata=0)
+    run = fcntile("predict", image, "-o", tmp_path / "mask.tif", "--json")
+    summary = json.loads(run.stdout)
+    assert summary["tiles"] == summary["skipped_tiles"] == 4
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert (mask.read(1) == 255).all()
+
+
+def test_another_ground_resolution_is_remarked_on(make_raster, noise, tmp_path):
+    image = make_raster(
+        noise(3, 20, 20), transform=rasterio.transform.from_origin(5e5, 9e6, 10, 10)
+    )
+    run = fcntile("predict", image, "-o", tmp_path / "mask.tif")
+    assert run.returncode == 0
+    assert run.stderr.startswith("WARNING: pixels of ")
+    assert "10 m" in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert fcntile("-q", "predict", image, "-o", tmp_path / "m.tif").stderr == ""
+
+
+@pytest.mark.parametrize(("sign", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing_behind(make_raster, noise, tmp_path, sign, exit_code):
+    image = make_raster(noise(3, 6000, 3000))
+    before = sorted(tmp_path.iterdir())
+    command = [*FCNTILE, "predict", image, "-o", str(tmp_path / "mask.tif"), "--progress", "json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        run.stderr.readline()  # the first progress: all stages are at work
+        time.sleep(0.2)
+        run.send_signal(sign)
+        assert run.wait(30) == exit_code
+        assert "Traceback" not in run.stderr.read()
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
+from rasterio.transform import from_origin
+
+from fcntile.errors import InputError
+from fcntile.raster.reader import data_bands, open_raster, read_strips, resolution
+
+
+@settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    height=st.integers(1, 80),
+    width=st.integers(1, 80),
+    tile=st.integers(1, 32),
+    data=st.data(),
+)
+def test_strips_are_the_raster_mirrored_beyond_its_rim(
+    make_raster, noise, height, width, tile, data
+):
+    overlap = data.draw(st.integers(0, tile // 2))
+    stride = tile - overlap
+    count = max(1, -(-(height - overlap) // stride))
+    padded = max(width, tile) + data.draw(st.integers(0, 40))
+    pixels = noise(2, height, width)
+    with open_raster(make_raster(pixels)) as raster:
+        strips = list(
+            read_strips(raster, [2, 1], tile=tile, stride=stride, count=count, width=padded)
+        )
+    assert [strip.row for strip in strips] == list(range(count))
+    for strip in strips:
+        here = pixels[::-1, strip.row * stride :][:, :tile]  # bands 2, 1
+        below = tile - here.shape[1]
+        expected = np.pad(here, ((0, 0), (0, below), (0, padded - width)), mode="reflect")
+        assert np.array_equal(strip.pixels.transpose(2, 0, 1), expected)
+        assert strip.valid is None
+
+
+@pytest.mark.parametrize("kind", ["nodata", "alpha", "internal mask", "external mask", "nan"])
+def test_pixels_without_data_are_those_of_gdal(make_raster, noise, kind):
+    holes = noise(70, 50, seed=1) > 200
+    pixels = np.maximum(noise(3, 70, 50), 1)
+    if kind == "nodata":
+        path = make_raster(np.where(holes, 0, pixels), nodata=0)
+    elif kind == "alpha":
+        alpha = np.where(holes, 0, 255).astype(np.uint8)
+        names = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+        path = make_raster(np.concatenate([pixels, alpha[None]]), colorinterp=names)
+    elif kind == "nan":
+        path = make_raster(np.where(holes, np.nan, pixels).astype(np.float32))
+    else:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "internal mask"):
+            path = make_raster(pixels, mask=~holes)
+    with open_raster(path) as raster:
+        bands = data_bands(raster)
+        strips = read_strips(raster, bands, tile=32, stride=24, count=3, width=64)
+        valid = np.concatenate([s.valid[:24] for s in strips])[:70, :50]
+    assert bands == [1, 2, 3]
+    assert np.array_equal(valid, ~holes)
+
+
+def test_infinite_pixels_are_without_data(make_raster):
+    pixels = np.ones((1, 8, 8), np.float32)
+    pixels[0, 2, 3] = np.inf
+    with open_raster(make_raster(pixels)) as raster:
+        (strip,) = read_strips(raster, [1], tile=8, stride=8, count=1, width=8)
+    assert np.argwhere(~strip.valid).tolist() == [[2, 3]]
+
+
+def test_what_cannot_be_opened_is_named(tmp_path):
+    path = tmp_path / "notes.tif"
+    path.write_text("not a raster")
+    with pytest.raises(InputError, match=r"cannot open .*notes\.tif"), open_raster(str(path)):
+        pass
+    with pytest.raises(InputError, match="No such file"), open_raster(str(tmp_path / "no.tif")):
+        pass
+
+
+def test_rows_that_cannot_be_read_are_named(make_raster, noise, tmp_path):
+    path = make_raster(noise(1, 64, 64), blockysize=8, compress="deflate")
+    whole = (tmp_path / "image.tif").read_bytes()
+    (tmp_path / "image.tif").write_bytes(whole[: len(whole) // 2])
+    with open_raster(path) as raster:
+        strips = read_strips(raster, [1], tile=16, stride=16, count=4, width=64)
+        with pytest.raises(InputError, match=r"cannot read rows \d+ to \d+ of .*image.tif"):
+            list(strips)
+
+
+@pytest.mark.parametrize(
+    ("crs", "pixel", "expected"),
+    [
+        ("EPSG:32637", (0.15, 0.15), 0.15),
+        ("EPSG:32637", (0.1, 0.4), 0.2),
+        ("EPSG:2263", (1, 1), 0.3048),  # US survey feet
+        ("EPSG:4326", (1e-5, 1e-5), 1.11108),  # 111,320 m x sqrt(cos 5 degrees) a degree
+        (None, (1, 1), None),
+    ],
+)
+def test_resolution_is_in_metres(make_raster, noise, crs, pixel, expected):
+    path = make_raster(noise(1, 4, 4), crs=crs, transform=from_origin(5, 5, *pixel))
+    with open_raster(path) as raster:
+        assert resolution(raster) == (expected and pytest.approx(expected, rel=1e-4))
+
+
+def test_the_block_cache_is_bounded_unless_the_user_sets_it(make_raster, noise, monkeypatch):
+    monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
+    with open_raster(make_raster(noise(3, 64, 64))):
+        assert int(rasterio.env.getenv()["GDAL_CACHEMAX"]) == 64 << 20
+    monkeypatch.setenv("GDAL_CACHEMAX", "200")
+    with open_raster(make_raster(noise(3, 64, 64))):
+        assert "GDAL_CACHEMAX" not in rasterio.env.getenv()

@@ -1,0 +1,196 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
+from rio_cogeo import cog_validate
+
+from fcntile.errors import OutputError
+from fcntile.raster.reader import open_raster
+from fcntile.raster.writer import check_output, open_mask
+
+CLASSES = [("meadow", (0, 128, 0)), ("lake", (0, 0, 255)), ("road", (90, 90, 90))]
+
+
+def write_mask(path, like, mask, rows=100, **more):
+    """Write a mask in blocks of that many rows."""
+    with (
+        open_raster(like) as raster,
+        open_mask(path, raster, classes=CLASSES, tags={"MADE_BY": "test"}, **more) as writer,
+    ):
+        for row in range(0, len(mask), rows):
+            writer.write(mask[row : row + rows])
+        writer.finish()
+
+
+def random_mask(height, width):
+    values = np.array([0, 1, 2, 255], np.uint8)
+    return values[np.random.default_rng(0).integers(0, 4, (height, width))]
+
+
+@pytest.mark.parametrize("driver", ["COG", "GTiff"])
+@pytest.mark.parametrize(("height", "width", "rows"), [(1, 1, 1), (1300, 600, 384), (512, 513, 7)])
+def test_a_mask_comes_back_as_it_was(make_raster, noise, tmp_path, driver, height, width, rows):
+    mask = random_mask(height, width)
+    out = tmp_path / "mask.tif"
+    write_mask(out, make_raster(noise(1, height, width)), mask, rows, driver=driver)
+    with rasterio.open(out) as written:
+        assert np.array_equal(written.read(1), mask)
+        assert (written.dtypes, written.nodata) == (("uint8",), 255)
+        assert written.compression.name == "deflate"
+        if height > 512:
+            assert written.block_shapes == [(512, 512)]
+        assert written.tags()["MADE_BY"] == "test"
+        assert written.colormap(1)[1] == (0, 0, 255, 255)
+        assert written.colormap(1)[255] == (0, 0, 0, 0)
+        assert written.descriptions == ("class",)
+
+
+def test_the_default_is_a_cloud_optimized_geotiff(make_raster, noise, tmp_path):
+    out = tmp_path / "mask.tif"
+    write_mask(out, make_raster(noise(1, 1300, 1200)), random_mask(1300, 1200))
+    assert cog_validate(out, strict=True) == (True, [], [])
+
+
+def test_overviews_are_by_majority(make_raster, noise, tmp_path):
+    mask = np.zeros((1024, 1024), np.uint8)
+    mask[::2, ::2] = 2  # one in four: nearest would see nothing else
+    write_mask(tmp_path / "mask.tif", make_raster(noise(1, 1024, 1024)), mask)
+    with rasterio.open(tmp_path / "mask.tif", overview_level=0) as overview:
+        assert (overview.read(1) == 0).all()
+
+
+@pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="gdalinfo is not installed")
+def test_gdalinfo_shows_classes_and_colours(make_raster, noise, tmp_path):
+    out = tmp_path / "mask.tif"
+    write_mask(out, make_raster(noise(1, 600, 600)), random_mask(600, 600))
+    shown = subprocess.run(["gdalinfo", out], capture_output=True, text=True, check=True).stdout
+    for line in ("0: meadow", "1: lake", "2: road", "2: 90,90,90,255", "LAYOUT=COG"):
+        assert line in shown
+
+
+GEOREFERENCES = {
+    "rotated": {"transform": Affine.translation(5e5, 9e6) * Affine.rotation(30)},
+    "south up": {"transform": Affine(0.15, 0, 5e5, 0, 0.15, 9e6)},
+    "not square": {"transform": Affine(0.15, 0, 5e5, 0, -0.4, 9e6)},
+    "no CRS": {"crs": None},
+    "GCPs": {
+        "transform": None,
+        "gcps": [
+            GroundControlPoint(row, col, x=5e5 + 0.15 * col, y=9e6 - 0.2 * row)
+            for row in (0, 600)
+            for col in (0, 700)
+        ],
+    },
+    "RPCs": {
+        "crs": None,
+        "transform": None,
+        "rpcs": RPC(
+            **{
+                f"{axis}_{what}": 1.5
+                for axis in ("lat", "long", "height", "line", "samp")
+                for what in ("off", "scale")
+            },
+            line_num_coeff=[0.1 * i for i in range(20)],
+            line_den_coeff=[1.0] + [0.0] * 19,
+            samp_num_coeff=[0.2 * i for i in range(20)],
+            samp_den_coeff=[1.0] + [0.0] * 19,
+            err_bias=0.5,
+            err_rand=0.5,
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("driver", ["COG", "GTiff"])
+@pytest.mark.parametrize("kind", GEOREFERENCES)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_the_georeference_is_that_of_the_raster(make_raster, noise, tmp_path, kind, driver):
+    path = make_raster(noise(1, 600, 700), **GEOREFERENCES[kind])
+    out = tmp_path / "mask.tif"
+    write_mask(out, path, random_mask(600, 700), driver=driver)
+    with rasterio.open(path) as raster, rasterio.open(out) as mask:
+        assert mask.transform == raster.transform
+        for corner in [(0, 0), (0, 700), (600, 0), (600, 700)]:
+            assert mask.xy(*corner) == raster.xy(*corner)
+        assert mask.crs == raster.crs
+        assert (mask.rpcs and mask.rpcs.to_dict()) == (raster.rpcs and raster.rpcs.to_dict())
+        (gcps, gcps_crs), (wanted, wanted_crs) = mask.gcps, raster.gcps
+        assert gcps_crs == wanted_crs
+        assert [(g.row, g.col, g.x, g.y) for g in gcps] == [
+            (g.row, g.col, g.x, g.y) for g in wanted
+        ]
+
+
+def test_creation_options_reach_gdal(make_raster, noise, tmp_path):
+    like = make_raster(noise(1, 600, 600))
+    for driver, options in (("COG", {"blocksize": "256"}), ("GTiff", {"blockxsize": "256"})):
+        out = tmp_path / f"{driver}.tif"
+        options = {"compress": "zstd", **options}
+        write_mask(out, like, random_mask(600, 600), driver=driver, creation_options=options)
+        with rasterio.open(out) as mask:
+            assert mask.compression.name == "zstd"
+            assert mask.block_shapes[0][1] == 256
+
+
+def test_the_same_rows_give_the_same_bytes(make_raster, noise, tmp_path):
+    like, mask = make_raster(noise(1, 900, 700)), random_mask(900, 700)
+    write_mask(tmp_path / "a.tif", like, mask, rows=1)
+    write_mask(tmp_path / "b.tif", like, mask, rows=900, threads=4)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+def test_an_unfinished_mask_leaves_nothing(make_raster, noise, tmp_path):
+    like, mask = make_raster(noise(1, 600, 600)), random_mask(600, 600)
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        pytest.raises(ZeroDivisionError),
+        open_raster(like) as raster,
+        open_mask(tmp_path / "mask.tif", raster, classes=CLASSES, tags={}) as writer,
+    ):
+        writer.write(mask[:550])
+        assert not (tmp_path / "mask.tif").exists()
+        raise ZeroDivisionError
+    with (
+        pytest.raises(OutputError, match="only 550 of 600 rows"),
+        open_raster(like) as raster,
+        open_mask(tmp_path / "mask.tif", raster, classes=CLASSES, tags={}) as writer,
+    ):
+        writer.write(mask[:550])
+        writer.finish()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_replaced_mask_takes_its_sidecars_along(make_raster, noise, tmp_path):
+    out = tmp_path / "mask.tif"
+    for suffix in ("", ".ovr", ".msk", ".aux.xml"):
+        Path(f"{out}{suffix}").write_text("of an older mask")
+    write_mask(out, make_raster(noise(1, 9, 9)), random_mask(9, 9))
+    assert {p.name for p in tmp_path.iterdir()} == {"image.tif", "mask.tif", "mask.tif.aux.xml"}
+    assert "meadow" in Path(f"{out}.aux.xml").read_text()
+
+
+def test_the_raster_itself_is_never_replaced(make_raster, noise):
+    path = make_raster(noise(1, 9, 9))
+    with (
+        pytest.raises(OutputError, match="is the input"),
+        open_raster(path) as raster,
+        open_mask(Path(path), raster, classes=CLASSES, tags={}),
+    ):
+        pass
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path):
+    with pytest.raises(OutputError, match="is a directory"):
+        check_output(tmp_path, overwrite=True)
+    with pytest.raises(OutputError, match="does not exist"):
+        check_output(tmp_path / "no" / "mask.tif", overwrite=False)
+    (tmp_path / "mask.tif").touch()
+    with pytest.raises(OutputError, match="--overwrite"):
+        check_output(tmp_path / "mask.tif", overwrite=False)
+    check_output(tmp_path / "mask.tif", overwrite=True)
