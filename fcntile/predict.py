@@ -1,6 +1,7 @@
 """Raster and model in, mask out: the path of a pixel."""
 
 import json
+import logging
 import resource
 import sys
 import time
@@ -18,6 +19,8 @@ from fcntile.inference.tiling import Tiling, plan_tiling
 from fcntile.models.model_file import Model, load_model
 from fcntile.raster.reader import open_raster, read_strips
 from fcntile.raster.writer import check_output, open_mask
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def predict(
         remark_on_resolution(raster, card)
         overlap = card.overlap if overlap is None else overlap
         tiling = plan_tiling(height, width, tile or card.tile, overlap, net.stride, net.halo)
+        log.info("%s, %s, %s", card.name, tiling, plan)
         tally = Tally(tiling.count, progress)
         read = read_strips(
             raster,

@@ -13,6 +13,7 @@ from fcntile.errors import ModelError
 
 FORMAT = 1  # of the card; raised when an old fcntile could misread a new card
 MAX_CLASSES = 254  # a mask is uint8, and 255 is nodata
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Card:
         name: what people call the model.
         arch: name of the network in the registry.
         bands: input channels, in order.
-        dtype: numpy name of the raster's dtype, such as "uint8".
+        dtype: of the rasters, one of `DTYPES`.
         classes: output channels, in order; the position is the class id.
         arch_options: options of the network.
         scale: scale that the training rasters declared for their values (GDAL's band scale).
@@ -81,6 +82,8 @@ class Card:
     def __post_init__(self) -> None:
         if not self.bands or not 1 <= len(self.classes) <= MAX_CLASSES:
             raise ModelError(f"a model has at least one band and 1 to {MAX_CLASSES} classes")
+        if self.dtype not in DTYPES:
+            raise ModelError(f"dtype {self.dtype!r} is none of {', '.join(DTYPES)}")
         if any(not band.std > 0 for band in self.bands):
             raise ModelError("the standard deviation of every band must be above 0")
         for c in self.classes:

@@ -5,6 +5,7 @@ completed by reflection to whole tiles beyond the right and bottom rim. Their pi
 band within a pixel, which is the order that nets run fastest on (channels last).
 """
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,8 @@ def _cache_bytes(raster: rasterio.DatasetReader) -> int:
     GDAL's own default, 5 % of the machine's memory, would fill up with blocks that are never read
     again. (As an option, unlike as an environment variable, the number is in bytes.)
     """
-    pixel = sum(np.dtype(dtype).itemsize for dtype in raster.dtypes) + 1
+    numpy_names = (name.replace("complex_int16", "complex64") for name in raster.dtypes)
+    pixel = sum(np.dtype(name).itemsize for name in numpy_names) + 1
     block_rows = max(rows for rows, _ in raster.block_shapes)
     return int(max(64 << 20, 2 * block_rows * raster.width * pixel))
 
@@ -166,7 +168,7 @@ def _read(
     """Fill `pixels` (rows, width, bands) and `valid` (rows, width) from a full-width window."""
     view = pixels[:, : raster.width]
     try:
-        with rasterio.Env():  # of this thread: GDAL's messages go to the log, not to stderr
+        with _strict_gdal():
             raster.read(list(bands), window=window, out=view.transpose(2, 0, 1))
             if valid is None:
                 return
@@ -179,6 +181,38 @@ def _read(
         ) from error
     if view.dtype.kind == "f":
         valid[:, : raster.width] &= np.isfinite(view).all(axis=2)
+
+
+class _Guesses(logging.Filter):
+    """Takes libjpeg's words about damaged data out of the log: GDAL gives guessed pixels then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if "JPEGLib" not in message:
+            return True
+        self.messages.append(message)
+        return False
+
+
+@contextmanager
+def _strict_gdal() -> Iterator[None]:
+    """Send this thread's GDAL messages to the log; raise OSError for pixels that are guesses."""
+    guesses = _Guesses()
+    logs = [logging.getLogger(name) for name in ("rasterio._env", "rasterio._err")]
+    for log in logs:
+        log.addFilter(guesses)
+    try:
+        with rasterio.Env():
+            yield
+    finally:
+        for log in logs:
+            log.removeFilter(guesses)
+    if guesses.messages:
+        raise OSError(guesses.messages[0])
 
 
 def _reflect(strip: NDArray[np.generic], rows: int, columns: int) -> None:

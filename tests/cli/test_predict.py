@@ -176,6 +176,15 @@ def truncated(folder, orthophoto):
     return path
 
 
+def damaged(folder, orthophoto):
+    """Return a JPEG-compressed raster with a hole in a tile: GDAL warns and gives guesses."""
+    path = folder / "damaged.tif"
+    whole = bytearray(Path(orthophoto).read_bytes())
+    whole[60_000:60_300] = bytes(300)
+    path.write_bytes(whole)
+    return path
+
+
 def text(folder, orthophoto):
     path = folder / "notes.tif"
     path.write_text("These are notes.\n")
@@ -186,6 +195,7 @@ def text(folder, orthophoto):
     ("image", "exit_code", "words"),
     [
         (truncated, 3, ["truncated.tif", "cannot open"]),
+        (damaged, 3, ["damaged.tif", "rows", "Corrupt JPEG data"]),
         (text, 3, ["notes.tif", "cannot open"]),
         (DATA / "corrupt.tif", 3, ["corrupt.tif", "rows"]),
         (DATA / "float_nan.tif", 3, ["1 band(s)", "wants 3 (red, green, blue)", "-b"]),

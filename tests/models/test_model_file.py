@@ -93,6 +93,8 @@ def test_a_card_keeps_its_promises():
     assert json.loads(good.to_json())["bands"][0] == {"name": "red", "mean": 128.0, "std": 64.0}
     with pytest.raises(ModelError, match="deviation"):
         card("pixel", std=0)
+    with pytest.raises(ModelError, match="dtype 'complex64' is none of uint8"):
+        card("pixel", dtype="complex64")
     with pytest.raises(ModelError, match="1 to 254 classes"):
         replace(good, classes=(ModelClass("x", "#000000"),) * 255)
     with pytest.raises(ModelError, match="colour 'red'"):
