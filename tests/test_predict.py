@@ -197,6 +197,15 @@ def test_a_damaged_raster_leaves_nothing_behind(tmp_path, make_model):
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_cpu_and_cuda_agree(orthophoto, tmp_path, batch_size):
+    predict(orthophoto, tmp_path / "cpu.tif", device="cpu")
+    predict(orthophoto, tmp_path / "cuda.tif", device="cuda", batch_size=batch_size)
+    # float32 in another order: only labels that tie to the fourth digit may differ
+    assert (read_mask(tmp_path / "cpu.tif") != read_mask(tmp_path / "cuda.tif")).mean() < 1e-4
+
+
 # --- memory -----------------------------------------------------------------------------------
 
 PREDICT_WITH_TEST_NETS = """

@@ -1,6 +1,6 @@
 """Score a model on test orthophotos through `predict`, and write the scores into its card.
 
-    python docs/bundled_model/score.py DATA/test buildings.safetensors
+python docs/bundled_model/score.py DATA/test buildings.safetensors
 """
 
 import argparse

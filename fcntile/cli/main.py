@@ -11,7 +11,7 @@ import click
 
 from fcntile import __version__
 from fcntile.cli.predict import predict
-from fcntile.errors import FcntileError
+from fcntile.errors import FcntileError, OutOfMemoryError
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
 
@@ -32,6 +32,8 @@ class Group(click.Group):
             return super().invoke(ctx)
         except FcntileError as error:
             raise failure(str(error), error.exit_code) from error
+        except MemoryError as error:
+            raise failure(f"out of memory: {error}", OutOfMemoryError.exit_code) from error
         except KeyboardInterrupt as error:
             raise failure("interrupted, nothing was written", INTERRUPTED) from error
 

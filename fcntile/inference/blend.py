@@ -51,22 +51,18 @@ def blend(
     Raises:
         ModelError: if a logit is infinite or not a number.
     """
-    y, x = tiling.y, tiling.x
-    up = taper(x.ramp).to(device)
-    above = torch.zeros(classes, y.ramp, x.size, device=device)  # bottom junctions of the row above
-    left: Tensor | None = None  # right junction of the tile before
-    total = torch.zeros((), device=device)  # of the best logits; NaN and infinity stick to it
+    blender = Blender(tiling, classes, device)
     for tile in tiles:
         with clock("blend"):
             if tile.column == 0:
-                first, stop = y.finished(tile.row)
-                rows = torch.full((stop - first, x.size), NODATA, dtype=torch.uint8, device=device)
-                left = None
-            left = _add(tile, tiling, up, above, left, rows, total)
-            if tile.column < x.count - 1:
+                first, stop = tiling.y.finished(tile.row)
+                shape = stop - first, tiling.x.size
+                rows = torch.full(shape, NODATA, dtype=torch.uint8, device=device)
+            blender.add(tile, rows)
+            if tile.column < tiling.x.count - 1:
                 continue
             finished = rows.cpu().numpy()
-            if not torch.isfinite(total):
+            if not torch.isfinite(blender.total):
                 raise ModelError(
                     f"the net gives infinite or undefined logits in rows {first} to {stop - 1}: "
                     "the model is broken, or the precision too low for it (use fp32)"
@@ -74,42 +70,58 @@ def blend(
         yield finished
 
 
-@torch.inference_mode()
-def _add(
-    tile: Tile,
-    tiling: Tiling,
-    up: Tensor,
-    above: Tensor,
-    left: Tensor | None,
-    rows: Tensor,
-    total: Tensor,
-) -> Tensor | None:
-    """Blend one tile with its left and upper neighbours; return its right junction.
+class Blender:
+    """The junctions that are still open while tiles arrive in row-major order.
 
-    A tile without data adds nothing: every pixel of it, junctions included, is nodata.
+    Args:
+        tiling: the grid of the tiles.
+        classes: channels of their logits.
+        device: where they are.
+
+    Attributes:
+        total: sum of the best logits so far; NaN and infinity stick to it.
     """
-    if tile.logits is None:
-        return None
-    y, x, ramp = tiling.y, tiling.x, tiling.x.ramp
-    (y0, y1), (x0, x1) = y.counted(tile.row), x.counted(tile.column)
-    top, side = y.start(tile.row), x.start(tile.column)
-    logits = tile.logits[:, y0 - top : y1 - top, x0 - side : x1 - side]
 
-    if left is not None:
-        logits[:, :, :ramp] = torch.lerp(left, logits[:, :, :ramp], up)
-    right = logits[:, :, -ramp:] if ramp and tile.column < x.count - 1 else None
-    x1 = x.finished(tile.column)[1]
-    logits = logits[:, :, : x1 - x0]
-    if tile.row > 0:
-        logits[:, :ramp] = torch.lerp(above[:, :, x0:x1], logits[:, :ramp], up[:, None])
-    if tile.row < y.count - 1:
-        above[:, :, x0:x1] = logits[:, logits.shape[1] - ramp :]
-    y1 = y.finished(tile.row)[1]
+    def __init__(self, tiling: Tiling, classes: int, device: torch.device) -> None:
+        self.total = torch.zeros((), device=device)
+        self._tiling = tiling
+        self._up = taper(tiling.x.ramp).to(device)
+        self._left: Tensor | None = None  # right junction of the tile before, (K, rows, ramp)
+        # bottom junctions of the row of tiles above, (K, ramp, width)
+        self._above = torch.zeros(classes, tiling.y.ramp, tiling.x.size, device=device)
 
-    best, ids = logits[:, : y1 - y0].max(0)  # several times faster than argmax on CPUs
-    total += best.sum()
-    rows[:, x0:x1] = ids
-    if tile.valid is not None:
-        invalid = ~tile.valid[y0 - top : y1 - top, x0 - side : x1 - side]
-        rows[:, x0:x1].masked_fill_(invalid, NODATA)
-    return right
+    @torch.inference_mode()
+    def add(self, tile: Tile, rows: Tensor) -> None:
+        """Blend a tile with its left and upper neighbours; put the class ids it completes in place.
+
+        A tile without data adds nothing: every pixel of it, junctions included, is nodata.
+
+        Args:
+            tile: the next one; its logits are overwritten.
+            rows: (rows, width) uint8, those that the tile's row of tiles completes.
+        """
+        y, x, ramp = self._tiling.y, self._tiling.x, self._tiling.x.ramp
+        left, self._left = self._left if tile.column else None, None
+        if tile.logits is None:
+            return
+        (y0, y1), (x0, x1) = y.counted(tile.row), x.counted(tile.column)
+        (_, y_done), (_, x_done) = y.finished(tile.row), x.finished(tile.column)
+        top, side = y.start(tile.row), x.start(tile.column)
+        logits = tile.logits[:, y0 - top : y1 - top, x0 - side : x1 - side]
+
+        if left is not None:
+            logits[:, :, :ramp] = torch.lerp(left, logits[:, :, :ramp], self._up)
+        self._left = logits[:, :, x_done - x0 :]
+        logits = logits[:, :, : x_done - x0]
+        if tile.row > 0:
+            above = self._above[:, :, x0:x_done]
+            logits[:, :ramp] = torch.lerp(above, logits[:, :ramp], self._up[:, None])
+        if tile.row < y.count - 1:
+            self._above[:, :, x0:x_done] = logits[:, y_done - y0 :]
+
+        best, ids = logits[:, : y_done - y0].max(0)  # several times faster than argmax on CPUs
+        self.total += best.sum()
+        if tile.valid is not None:
+            valid = tile.valid[y0 - top : y_done - top, x0 - side : x_done - side]
+            ids.masked_fill_(~valid, NODATA)
+        rows[:, x0:x_done] = ids

@@ -166,6 +166,12 @@ def _forward(
     mean = torch.tensor([band.mean for band in bands], device=device)
     std = torch.tensor([band.std for band in bands], device=device)
 
+    def upload(array: NDArray[np.generic]) -> Tensor:
+        host = torch.from_numpy(array)
+        if device.type == "cuda":
+            host = host.pin_memory()  # so that the copy need not wait for the kernels before it
+        return host.to(device, non_blocking=True)
+
     def autocast() -> torch.autocast | nullcontext[None]:
         if precision == torch.float32:
             return nullcontext()
@@ -176,11 +182,11 @@ def _forward(
         if batch.pixels is None:
             return None
         with clock("infer"), out_of_memory(device, len(batch.pixels)), autocast():
-            x = torch.from_numpy(batch.pixels).to(device).float()  # (n, tile, tile, bands)
+            x = upload(batch.pixels).float()  # (n, tile, tile, bands)
             x = x.sub_(mean).div_(std)
             valid = None
             if batch.valid is not None:
-                valid = torch.from_numpy(batch.valid).to(device)
+                valid = upload(batch.valid)
                 x.masked_fill_(~valid[..., None], 0)  # the mean, after normalisation
             logits = net(x.permute(0, 3, 1, 2))  # channels last as it is
             return logits.float(), valid

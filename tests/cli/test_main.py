@@ -60,6 +60,7 @@ def test_every_command_and_option_has_help(name):
         (errors.ModelError, 4),
         (errors.OutOfMemoryError, 5),
         (errors.OutputError, 6),
+        (MemoryError, 5),
         (KeyboardInterrupt, 130),
     ],
 )
