@@ -13,8 +13,9 @@ from pathlib import Path
 import fcntile
 from fcntile.inference.blend import blend
 from fcntile.inference.checks import choose_bands, remark_on_resolution
-from fcntile.inference.clock import Clock
-from fcntile.inference.engine import Plan, Tile, ahead, infer, make_plan
+from fcntile.inference.devices import Plan, make_plan
+from fcntile.inference.engine import Tile, infer
+from fcntile.inference.stages import Clock, ahead
 from fcntile.inference.tiling import Tiling, plan_tiling
 from fcntile.models.model_file import Model, load_model
 from fcntile.raster.reader import open_raster, read_strips

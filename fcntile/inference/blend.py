@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcntile.errors import ModelError
-from fcntile.inference.clock import Clock
 from fcntile.inference.engine import Tile
+from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
 from fcntile.raster.writer import NODATA
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import nets  # noqa: F401
 import torch
 
-from fcntile.inference.engine import available_cpus
+from fcntile.inference.devices import available_cpus
 from fcntile.models.layers import fold_batch_norm
 from fcntile.models.model_file import load_model
 

@@ -19,8 +19,9 @@ import torch
 from rasterio.windows import Window
 
 from fcntile.inference.blend import blend
-from fcntile.inference.clock import Clock
-from fcntile.inference.engine import infer, make_plan
+from fcntile.inference.devices import make_plan
+from fcntile.inference.engine import infer
+from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
 from fcntile.models.model_file import load_model
 from fcntile.raster.reader import Strip

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from fcntile.errors import ModelError
 from fcntile.inference.blend import blend, taper
-from fcntile.inference.clock import Clock
 from fcntile.inference.engine import Tile
+from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
 
 CPU = torch.device("cpu")

@@ -1,0 +1,97 @@
+"""Where a net runs, and how."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fcntile.errors import OptionError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+GPU_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to run a net here.
+
+    Args:
+        device: where.
+        precision: dtype the net computes in; logits are float32 anyway.
+        batch_size: tiles per forward pass.
+        threads: CPUs to use, for the net or, with a GPU, beside it.
+    """
+
+    device: torch.device
+    precision: torch.dtype
+    batch_size: int
+    threads: int
+
+    @property
+    def workers(self) -> int:
+        """Forward passes at a time."""
+        return self.threads if self.device.type == "cpu" else 1
+
+
+def make_plan(
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> Plan:
+    """Return how to run a net with these wishes.
+
+    What is left open follows a rule, not a timed trial: kernels differ by batch size, so a trial
+    would let noise decide about the last bit of a logit. On CPUs one tile per worker and one worker
+    per thread; on GPUs a fixed batch. Half precision changes labels, so it is never chosen unasked.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        precision: "auto" (fp32), "fp32", "bf16" or "fp16".
+        batch_size: tiles per forward pass.
+        threads: CPUs to use, by default all that this process may use.
+
+    Raises:
+        OptionError: if there is no such device here.
+    """
+    where = choose_device(device)
+    on_cpu = where.type == "cpu"
+    return Plan(
+        device=where,
+        precision=PRECISIONS["fp32" if precision == "auto" else precision],
+        batch_size=batch_size or (1 if on_cpu else GPU_BATCH),
+        threads=threads or available_cpus(),
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is the first GPU, or the CPU.
+
+    Raises:
+        OptionError: if there is no such device here.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next((kind for kind, here in available.items() if here), "cpu"))
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(f"no device is called {name!r}: use cpu, cuda, cuda:N or mps") from error
+    if not available.get(device.type, device.type == "cpu"):
+        raise OptionError(f"there is no {device.type} device here: use cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"there is no {name} here: there are {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use: its affinity and its container's quota."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cpus, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        return cpus

@@ -1,0 +1,19 @@
+import pytest
+import torch
+
+from fcntile.errors import OptionError
+from fcntile.inference.devices import available_cpus, make_plan
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(OptionError, match="no device is called 'gpu'"):
+        make_plan(device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(OptionError, match="there is no cuda device here"):
+            make_plan(device="cuda")
+
+
+def test_plans_on_the_cpu_follow_the_threads():
+    plan = make_plan(device="cpu", threads=3)
+    assert (plan.workers, plan.batch_size, plan.precision) == (3, 1, torch.float32)
+    assert make_plan(device="cpu").workers == available_cpus()
