@@ -33,6 +33,27 @@ def taper(ramp: int) -> Tensor:
     return (0.5 - 0.5 * torch.cos(torch.pi * (i + 0.5) / ramp)).float()
 
 
+def best_class(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the highest logit of each pixel and its class, the first one among equals.
+
+    On CPUs torch's own argmax and max are several times slower than this running maximum, which
+    stays in bytes.
+
+    Shape:
+        (classes, H, W) -> (H, W), (H, W) uint8
+    """
+    if logits.device.type != "cpu":
+        best, ids = logits.max(0)
+        return best, ids.to(torch.uint8)
+    best = logits[0].clone()
+    ids = torch.zeros(best.shape, dtype=torch.uint8)
+    for k in range(1, len(logits)):
+        higher = (logits[k] > best).view(torch.uint8)
+        torch.maximum(ids, higher.mul_(k), out=ids)
+        torch.maximum(best, logits[k], out=best)
+    return best, ids
+
+
 def blend(
     tiles: Iterable[Tile], tiling: Tiling, classes: int, device: torch.device, clock: Clock
 ) -> Generator[NDArray[np.uint8], None, None]:
@@ -119,7 +140,7 @@ class Blender:
         if tile.row < y.count - 1:
             self._above[:, :, x0:x_done] = logits[:, y_done - y0 :]
 
-        best, ids = logits[:, : y_done - y0].max(0)  # several times faster than argmax on CPUs
+        best, ids = best_class(logits[:, : y_done - y0])
         self.total += best.sum()
         if tile.valid is not None:
             valid = tile.valid[y0 - top : y_done - top, x0 - side : x_done - side]

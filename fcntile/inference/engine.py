@@ -71,7 +71,9 @@ def infer(
     Raises:
         OutOfMemoryError: if a batch does not fit the memory.
     """
-    forward = _forward(model, plan, clock)
+    forward = _forward(model, tiling.x.tile, plan, clock)
+    if plan.device.type == "cpu":
+        torch.set_num_threads(1)  # of this thread: what it computes shares the CPUs with workers
     waiting: deque[tuple[Batch, Future[tuple[Tensor, Tensor | None] | None]]] = deque()
     with _pool(plan) as pool:
         for batch in _batches(strips, tiling, plan.batch_size):
@@ -122,15 +124,16 @@ def _batches(strips: Iterable[Strip], tiling: Tiling, size: int) -> Iterator[Bat
 
 
 def _forward(
-    model: Model, plan: Plan, clock: Clock
+    model: Model, tile: int, plan: Plan, clock: Clock
 ) -> Callable[[Batch], tuple[Tensor, Tensor | None] | None]:
     """Return the function that brings a batch to the device and through the net."""
     device, precision = plan.device, plan.precision
     net = fold_batch_norm(model.net).to(device)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     bands = model.card.bands
-    mean = torch.tensor([band.mean for band in bands], device=device)
-    std = torch.tensor([band.std for band in bands], device=device)
+    # one value per band and column: a row of a tile is one run of numbers, far faster on CPUs
+    mean = torch.tensor([band.mean for band in bands] * tile, device=device)
+    std = torch.tensor([band.std for band in bands] * tile, device=device)
 
     def upload(array: NDArray[np.generic]) -> Tensor:
         host = torch.from_numpy(array)
@@ -149,13 +152,13 @@ def _forward(
             return None
         with clock("infer"), out_of_memory(device, len(batch.pixels)), autocast():
             x = upload(batch.pixels).float()  # (n, tile, tile, bands)
-            x = x.sub_(mean).div_(std)
+            x.view(*x.shape[:2], -1).sub_(mean).div_(std)
             valid = None
             if batch.valid is not None:
                 valid = upload(batch.valid)
                 x.masked_fill_(~valid[..., None], 0)  # the mean, after normalisation
             logits = net(x.permute(0, 3, 1, 2))  # channels last as it is
-            return logits.float(), valid
+            return logits.float().contiguous(), valid  # (n, classes, tile, tile), class by class
 
     return forward
 

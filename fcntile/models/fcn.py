@@ -57,9 +57,10 @@ def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
     layer = nn.ConvTranspose2d(
         channels, channels, size, stride=factor, padding=factor // 2, groups=channels, bias=False
     )
-    triangle = 1 - (torch.arange(size) - (factor - 0.5)).abs() / factor
-    with torch.no_grad():
-        layer.weight.copy_(torch.outer(triangle, triangle).expand_as(layer.weight))
+    if not layer.weight.is_meta:  # a net without memory gets its kernels with its weights
+        triangle = 1 - (torch.arange(size) - (factor - 0.5)).abs() / factor
+        with torch.no_grad():
+            layer.weight.copy_(torch.outer(triangle, triangle).expand_as(layer.weight))
     layer.weight.requires_grad_(False)
     return layer
 

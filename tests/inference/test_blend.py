@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcntile.errors import ModelError
-from fcntile.inference.blend import blend, taper
+from fcntile.inference.blend import best_class, blend, taper
 from fcntile.inference.engine import Tile
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
@@ -78,6 +78,14 @@ def test_blending_equals_the_weighted_sum_held_in_memory(tiling, classes):
     best = np.sort(total, axis=0)[:, :height, :width]
     clear = best[-1] - best[-2] > 1e-5 if classes > 1 else np.ones((height, width), bool)
     assert (mask == total.argmax(0)[:height, :width])[clear].all()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 6, 254])
+def test_the_best_class_is_that_of_argmax(classes):
+    logits = torch.randint(0, 9, (classes, 20, 30)).float()  # with many ties
+    best, ids = best_class(logits)
+    assert torch.equal(best, logits.amax(0))
+    assert np.array_equal(ids.numpy(), logits.numpy().argmax(0))
 
 
 @pytest.mark.parametrize("ramp", [0, 1, 2, 63, 128])
