@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcntile.errors import OutOfMemoryError
-from fcntile.inference.devices import Plan
+from fcntile.inference.devices import Plan, keep_freed_memory
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
 from fcntile.models.layers import fold_batch_norm
@@ -73,6 +73,7 @@ def infer(
     """
     forward = _forward(model, tiling.x.tile, plan, clock)
     if plan.device.type == "cpu":
+        keep_freed_memory()
         torch.set_num_threads(1)  # of this thread: what it computes shares the CPUs with workers
     waiting: deque[tuple[Batch, Future[tuple[Tensor, Tensor | None] | None]]] = deque()
     with _pool(plan) as pool:
