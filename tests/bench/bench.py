@@ -124,16 +124,18 @@ def main():
         probe = save_test_model(folder / "probe.safetensors", "probe", classes=6)
         mask = folder / "mask.tif"
 
+        square = mosaic(folder / "mosaic_8192x8192.tif", 8192, 8192)
         head(
-            f"Whole runs on {Path(image).name}",
-            "net",
+            "Whole runs",
+            "net, raster",
             "program",
             "wall s",
             "CPU s",
             "peak MB",
             "predict is faster by",
         )
-        for name, model in (("bundled", "buildings"), ("probe", probe)):
+        for net, model, image in (("bundled", "buildings", image), ("probe", probe, square)):
+            name = f"{net}, {Path(image).name}"
             predict = [*FCNTILE, image, "-o", mask, "--model", model, "--overwrite", "--json"]
             tiles = run(predict)["json"]["tiles"]
             programs = {
