@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcntile.errors import ModelError
-from fcntile.inference.engine import Tile
+from fcntile.inference.engine import Tile, out_of_memory
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
 from fcntile.raster.writer import NODATA
@@ -72,7 +72,8 @@ def blend(
     Raises:
         ModelError: if a logit is infinite or not a number.
     """
-    blender = Blender(tiling, classes, device)
+    with out_of_memory(device, 1):
+        blender = Blender(tiling, classes, device)
     for tile in tiles:
         with clock("blend"):
             if tile.column == 0:

@@ -90,8 +90,8 @@ def choose_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Ask glibc to keep what is freed for the next tile, where there is glibc.
 
-    Every forward pass takes and frees the same tens of megabytes; given back to the system, they are
-    cleared and faulted in again for every tile, which costs several percent of a run.
+    Every forward pass takes and frees the same tens of megabytes; given back to the system, they
+    are cleared and faulted in again for every tile, which costs several percent of a run.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

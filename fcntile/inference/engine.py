@@ -115,11 +115,14 @@ def _batches(strips: Iterable[Strip], tiling: Tiling, size: int) -> Iterator[Bat
                 places.append((strip.row, column, None))
                 continue
             places.append((strip.row, column, len(pixels)))
-            pixels.append(strip.pixels[:, span])
-            valid.append(None if seen is None or seen.all() else seen)
+            pixels.append(strip.pixels[:, span].copy())  # a view would keep the strip
+            valid.append(None if seen is None or seen.all() else seen.copy())
             if len(pixels) == size:
                 yield batch()
                 places, pixels, valid = [], [], []
+        if places and not pixels:  # nothing to wait for: rows without data are finished at once
+            yield batch()
+            places = []
     if places:
         yield batch()
 
@@ -180,7 +183,9 @@ def out_of_memory(device: torch.device, batch_size: int) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        said = str(error)
+        lacks = "out of memory" in said or "can't allocate memory" in said
+        if isinstance(error, RuntimeError) and not lacks:
             raise
         raise OutOfMemoryError(
             f"{device} has too little memory for {batch_size} tile(s) at a time: "

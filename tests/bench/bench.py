@@ -134,14 +134,14 @@ def main():
             "peak MB",
             "predict is faster by",
         )
-        for net, model, image in (("bundled", "buildings", image), ("probe", probe, square)):
-            name = f"{net}, {Path(image).name}"
-            predict = [*FCNTILE, image, "-o", mask, "--model", model, "--overwrite", "--json"]
+        for net, model, raster in (("bundled", "buildings", image), ("probe", probe, square)):
+            name = f"{net}, {Path(raster).name}"
+            predict = [*FCNTILE, raster, "-o", mask, "--model", model, "--overwrite", "--json"]
             tiles = run(predict)["json"]["tiles"]
             programs = {
                 "fcntile predict": predict,
                 "forward only": [PYTHON, HERE / "forward.py", model, tiles],
-                "plain script": [PYTHON, HERE / "plain.py", image, model, folder / "plain.tif"],
+                "plain script": [PYTHON, HERE / "plain.py", raster, model, folder / "plain.tif"],
             }
             taken = in_turn(args.runs, *programs.values())
             for program, runs in zip(programs, taken, strict=True):
