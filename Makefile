@@ -16,7 +16,7 @@ install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 	  { echo "fcntile needs Python 3.10 to 3.13; choose one with make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "python3 has no venv: install it (Debian: apt install python3-venv)" >&2; exit 1; }

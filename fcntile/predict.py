@@ -140,7 +140,7 @@ def predict(
             creation_options=creation_options,
             threads=plan.threads,
         )
-        with mask as writer, closing(strips), closing(rows):
+        with mask as writer, closing(strips), closing(rows), tally:
             for block in rows:
                 with clock("write"):
                     writer.write(block)
@@ -163,15 +163,24 @@ def predict(
 
 
 class Tally:
-    """Counts tiles as they pass."""
+    """Counts tiles as they pass; lets none through once the `with` block is left."""
 
     def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
         self.total, self.done, self.skipped = total, 0, 0
         self._progress = progress
+        self._is_over = False
+
+    def __enter__(self) -> "Tally":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_over = True
 
     def count(self, tiles: Iterator[Tile]) -> Iterator[Tile]:
         """Yield from `tiles`."""
         for tile in tiles:
+            if self._is_over:
+                return
             yield tile
             self.done += 1
             self.skipped += tile.logits is None

@@ -43,9 +43,9 @@ def terminate(signum: int, frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("fcntile", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", count=True, help="Say more on stderr; twice for debugging.")
-@click.option("-q", "--quiet", count=True, help="Say less on stderr; twice for errors only.")
+@click.option("-q", "--quiet", count=True, help="Say less on stderr: errors only.")
 @click.version_option(__version__)
 def main(verbose: int, quiet: int) -> None:
     """Segment rasters too large for memory with fully convolutional networks."""

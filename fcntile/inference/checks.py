@@ -12,7 +12,7 @@ from fcntile.raster.reader import data_bands, resolution
 
 log = logging.getLogger(__name__)
 
-COLOURS = {"red", "green", "blue"}
+COLOURS = {"pan", "coastal", "blue", "green", "red", "rededge", "nir", "swir"}  # GDAL's words
 RESOLUTION_FACTOR = (
     1.5  # ground pixels this much larger or smaller than in training are remarked on
 )
@@ -45,9 +45,14 @@ def choose_bands(
             given += " band(s)"
         raise InputError(f"{given}, {model}: choose them with -b, in that order")
     names = [meaning.name for meaning in meanings]
-    if not bidx and names != wanted and COLOURS.issuperset(names) and set(names) == set(wanted):
-        order = " ".join(f"-b {bands[names.index(name)]}" for name in wanted)
-        raise InputError(f"the bands of {raster.name} are {', '.join(names)}, {model}: use {order}")
+    if not bidx and any(
+        {given, name} <= COLOURS and given != name
+        for given, name in zip(names, wanted, strict=True)
+    ):
+        order = "choose them with -b"
+        if set(names) == set(wanted):
+            order = "use " + " ".join(f"-b {bands[names.index(name)]}" for name in wanted)
+        raise InputError(f"the bands of {raster.name} are {', '.join(names)}, {model}: {order}")
     _check_values(raster, bands, card)
     return bands
 

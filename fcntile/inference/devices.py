@@ -58,6 +58,8 @@ def make_plan(
         OptionError: if there is no such device here.
     """
     where = choose_device(device)
+    if precision not in ("auto", *PRECISIONS):
+        raise OptionError(f"precision {precision!r} is none of auto, {', '.join(PRECISIONS)}")
     on_cpu = where.type == "cpu"
     return Plan(
         device=where,

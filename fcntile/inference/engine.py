@@ -71,7 +71,8 @@ def infer(
     Raises:
         OutOfMemoryError: if a batch does not fit the memory.
     """
-    forward = _forward(model, tiling.x.tile, plan, clock)
+    with out_of_memory(plan.device, plan.batch_size):
+        forward = _forward(model, tiling.x.tile, plan, clock)
     if plan.device.type == "cpu":
         keep_freed_memory()
         torch.set_num_threads(1)  # of this thread: what it computes shares the CPUs with workers
@@ -132,6 +133,8 @@ def _forward(
 ) -> Callable[[Batch], tuple[Tensor, Tensor | None] | None]:
     """Return the function that brings a batch to the device and through the net."""
     device, precision = plan.device, plan.precision
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32: TF32 keeps 10 bits of 23
     net = fold_batch_norm(model.net).to(device)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     bands = model.card.bands

@@ -84,6 +84,10 @@ class Card:
             raise ModelError(f"a model has at least one band and 1 to {MAX_CLASSES} classes")
         if self.dtype not in DTYPES:
             raise ModelError(f"dtype {self.dtype!r} is none of {', '.join(DTYPES)}")
+        numbers = [v for band in self.bands for v in (band.mean, band.std)]
+        numbers += [self.scale, self.offset, self.tile, self.overlap, self.resolution or 1]
+        if not all(isinstance(v, int | float) for v in numbers):
+            raise ModelError("mean, std, scale, offset, tile, overlap, resolution must be numbers")
         if any(not band.std > 0 for band in self.bands):
             raise ModelError("the standard deviation of every band must be above 0")
         for c in self.classes:

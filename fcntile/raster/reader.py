@@ -62,6 +62,10 @@ def open_raster(path: str, *, threads: int = 1) -> Iterator[rasterio.DatasetRead
             raster = rasterio.open(path)
         except (*GDAL_ERRORS, ValueError) as error:
             raise InputError(f"cannot open {path}: {error}") from error
+        if not raster.count:
+            inside = " ".join(raster.subdatasets) or "none"
+            raster.close()
+            raise InputError(f"{path} has no bands itself; choose one of its datasets: {inside}")
         with raster, _gdal(GDAL_CACHEMAX=_cache_bytes(raster)):
             yield raster
 
@@ -80,7 +84,7 @@ def _cache_bytes(raster: rasterio.DatasetReader) -> int:
     numpy_names = (name.replace("complex_int16", "complex64") for name in raster.dtypes)
     pixel = sum(np.dtype(name).itemsize for name in numpy_names) + 1
     block_rows = max(rows for rows, _ in raster.block_shapes)
-    return int(max(64 << 20, 2 * block_rows * raster.width * pixel))
+    return int(max(64 << 20, max(2 * block_rows, 1024) * raster.width * pixel))
 
 
 def data_bands(raster: rasterio.DatasetReader) -> list[int]:
@@ -103,8 +107,10 @@ def resolution(raster: rasterio.DatasetReader) -> float | None:
     if crs is None or not area:
         return None
     if crs.is_geographic:
-        latitude = math.radians((raster.bounds.top + raster.bounds.bottom) / 2)
-        return math.sqrt(area * math.cos(latitude)) * METRES_PER_DEGREE
+        latitude = (raster.bounds.top + raster.bounds.bottom) / 2
+        if abs(latitude) >= 90:
+            return None
+        return math.sqrt(area * math.cos(math.radians(latitude))) * METRES_PER_DEGREE
     if crs.is_projected:
         return math.sqrt(area) * float(crs.linear_units_factor[1])
     return None
@@ -155,7 +161,17 @@ def read_strips(
 def _has_mask(raster: rasterio.DatasetReader, bands: Sequence[int]) -> bool:
     """Tell whether any pixel may be without data, by a mask or by being NaN."""
     is_float = np.dtype(raster.dtypes[bands[0] - 1]).kind == "f"
-    return is_float or any(flags != [MaskFlags.all_valid] for flags in raster.mask_flag_enums)
+    flags = [raster.mask_flag_enums[i - 1] for i in bands]
+    return is_float or any(flag != [MaskFlags.all_valid] for flag in flags)
+
+
+def _masked_bands(raster: rasterio.DatasetReader, bands: Sequence[int]) -> list[int]:
+    """Return the bands whose masks say where data is: one if they share it.
+
+    By GDAL's rule a pixel has data unless every band (here: that the net reads) is nodata there.
+    """
+    shared = MaskFlags.per_dataset in raster.mask_flag_enums[bands[0] - 1]
+    return list(bands[:1]) if shared else list(bands)
 
 
 def _read(
@@ -172,7 +188,8 @@ def _read(
             raster.read(list(bands), window=window, out=view.transpose(2, 0, 1))
             if valid is None:
                 return
-            valid[:, : raster.width] = raster.dataset_mask(window=window) != 0
+            masks = raster.read_masks(_masked_bands(raster, bands), window=window)
+            valid[:, : raster.width] = masks.any(axis=0)
     except GDAL_ERRORS as error:
         last = window.row_off + window.height - 1
         raise InputError(
@@ -192,10 +209,10 @@ class _Guesses(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        if "JPEGLib" not in message:
-            return True
-        self.messages.append(message)
-        return False
+        if "JPEGLib" in message:
+            self.messages.append(message)
+            return False
+        return record.levelno >= logging.getLogger().level  # as without us
 
 
 @contextmanager
@@ -203,14 +220,17 @@ def _strict_gdal() -> Iterator[None]:
     """Send this thread's GDAL messages to the log; raise OSError for pixels that are guesses."""
     guesses = _Guesses()
     logs = [logging.getLogger(name) for name in ("rasterio._env", "rasterio._err")]
+    levels = [log.level for log in logs]
     for log in logs:
         log.addFilter(guesses)
+        log.setLevel(logging.WARNING)  # a quiet user must not get guesses either
     try:
         with rasterio.Env():
             yield
     finally:
-        for log in logs:
+        for log, level in zip(logs, levels, strict=True):
             log.removeFilter(guesses)
+            log.setLevel(level)
     if guesses.messages:
         raise OSError(guesses.messages[0])
 

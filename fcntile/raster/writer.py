@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from fcntile.errors import OutputError
+from fcntile.errors import OptionError, OutputError
 from fcntile.raster.reader import GDAL_ERRORS
 
 Classes = Sequence[tuple[str, tuple[int, int, int]]]  # name, (red, green, blue)
@@ -79,8 +80,15 @@ def open_mask(
         folder = TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise OutputError(f"cannot write beside {path}: {error}") from error
-    with folder, _create(Path(folder.name) / "rows.tif", like, classes, tags) as rows:
-        yield MaskWriter(path, rows, driver, options)
+    with folder:
+        try:
+            if creation_options:
+                _try_options(Path(folder.name), driver, options)
+            rows = _create(Path(folder.name) / "rows.tif", like, classes, tags)
+        except GDAL_ERRORS as error:
+            raise OutputError(f"cannot write beside {path}: {error}") from error
+        with rows:
+            yield MaskWriter(path, rows, driver, options)
 
 
 class MaskWriter:
@@ -132,8 +140,9 @@ class MaskWriter:
         """
         if self._row != self._rows.height:
             raise OutputError(f"only {self._row} of {self._rows.height} rows were written")
-        made = Path(self._rows.name).with_name(self.path.name)
+        made = Path(self._rows.name).parent / "whole" / self.path.name
         try:
+            made.parent.mkdir()
             self._rows.close()
             rasterio.shutil.copy(self._rows.name, made, driver=self._driver, **self._options)
             if _crc(made) != self._crc:
@@ -171,6 +180,22 @@ def _crc(path: Path) -> int:
     return crc
 
 
+def _try_options(folder: Path, driver: str, options: Mapping[str, Any]) -> None:
+    """Raise OptionError if GDAL cannot make a small mask with these creation options."""
+    trial, made = folder / "trial.tif", folder / "tried.tif"
+    profile = {"driver": "GTiff", "width": BLOCK, "height": BLOCK, "count": 1, "dtype": "uint8"}
+    where = {"crs": "EPSG:3857", "transform": Affine(1, 0, 9, 0, -1, 9)}
+    with rasterio.open(trial, "w", nodata=NODATA, **profile, **where) as mask:
+        mask.write_colormap(1, {0: (0, 0, 0, 255)})
+    try:
+        rasterio.shutil.copy(trial, made, driver=driver, **options)
+        is_same = _crc(made) == _crc(trial)
+    except (*GDAL_ERRORS, TypeError, ValueError) as error:
+        raise OptionError(f"{driver} cannot be written with {dict(options)}: {error}") from error
+    if not is_same:
+        raise OptionError(f"{driver} with {dict(options)} would change the mask's pixels")
+
+
 def _create(
     path: Path, like: rasterio.DatasetReader, classes: Classes, tags: Mapping[str, str]
 ) -> rasterio.io.DatasetWriter:
@@ -201,6 +226,7 @@ def _create(
     rows.write_colormap(1, {**colors, NODATA: (0, 0, 0, 0)})
     rows.set_band_description(1, "class")
     rows.update_tags(**tags)
+    rows.update_tags(1, **{f"CLASS_{i}": name for i, (name, _) in enumerate(classes)})
     return rows
 
 

@@ -183,4 +183,5 @@ def main():
         row("100000 x 2048", "bundled", f"{peak['mb']:.0f}")
 
 
-main()
+if __name__ == "__main__":
+    main()

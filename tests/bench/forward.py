@@ -38,4 +38,5 @@ def main(name, tiles):
     print(json.dumps({"seconds": time.perf_counter() - start}))
 
 
-main(sys.argv[1], int(sys.argv[2]))
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

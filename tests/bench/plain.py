@@ -64,4 +64,5 @@ def main(image, name, output):
     print(json.dumps({"seconds": time.perf_counter() - start}))
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

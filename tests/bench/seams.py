@@ -77,4 +77,5 @@ def main(image, name):
         print(f"| {overlap} | " + " | ".join(cells) + " |", flush=True)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

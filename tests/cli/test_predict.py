@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 
 DATA = Path(__file__).parents[1] / "data"
 FCNTILE = [sys.executable, "-m", "fcntile"]
@@ -213,6 +214,32 @@ def test_a_bad_raster_is_refused(orthophoto, tmp_path, image, exit_code, words):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_quiet_user_gets_no_guessed_pixels_either(orthophoto, tmp_path):
+    run = fcntile("-q", "predict", damaged(tmp_path, orthophoto), "-o", tmp_path / "mask.tif")
+    assert_refused(run, 3, "Corrupt JPEG data")
+
+
+def test_another_set_of_colours_is_refused(make_raster, noise, tmp_path):
+    names = [ColorInterp.nir, ColorInterp.red, ColorInterp.green]
+    image = make_raster(noise(3, 20, 20), colorinterp=names)
+    run = fcntile("predict", image, "-o", tmp_path / "mask.tif")
+    assert_refused(run, 3, "nir, red, green", "choose them with -b")
+
+
+def test_a_container_of_rasters_names_what_is_inside(tmp_path, orthophoto):
+    path = tmp_path / "two.gpkg"
+    with rasterio.open(orthophoto) as image:
+        pixels, where = image.read(), {"crs": image.crs, "transform": image.transform}
+    for table in ("a", "b"):
+        options = {"raster_table": table, "append_subdataset": table == "b"}
+        with rasterio.open(
+            path, "w", driver="GPKG", width=512, height=1024, count=3, dtype="uint8", **where,
+            **options,
+        ) as raster:  # fmt: skip
+            raster.write(pixels)
+    assert_refused(fcntile("predict", path, "-o", tmp_path / "m.tif"), 3, "GPKG:", "two.gpkg:b")
+
+
 def test_another_dtype_or_scale_is_refused(make_raster, make_model, noise, tmp_path):
     image = make_raster(noise(3, 20, 20).astype(np.uint16))
     run = fcntile("predict", image, "-o", tmp_path / "mask.tif")
@@ -267,6 +294,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(make_raster, noise, tmp_path):
         (["--tile", "500"], ["multiple of the net's stride, 32"]),
         (["--device", "toaster"], ["no device is called 'toaster'"]),
         (["--co", "COMPRESS"], ["is not NAME=VALUE"]),
+        (["--co", "BLOCKSIZE=500"], ["COG cannot be written", "blocksize"]),
+        (["--co", "TILING_SCHEME=GoogleMapsCompatible"], ["would change the mask's pixels"]),
+        (["--co", "DRIVER=PNG"], ["COG cannot be written"]),
         (["--bogus"], ["No such option"]),
     ],
 )

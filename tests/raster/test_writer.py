@@ -49,6 +49,7 @@ def test_a_mask_comes_back_as_it_was(make_raster, noise, tmp_path, driver, heigh
         assert written.colormap(1)[1] == (0, 0, 255, 255)
         assert written.colormap(1)[255] == (0, 0, 0, 0)
         assert written.descriptions == ("class",)
+        assert written.tags(1)["CLASS_1"] == "lake"
 
 
 def test_the_default_is_a_cloud_optimized_geotiff(make_raster, noise, tmp_path):
@@ -136,6 +137,13 @@ def test_creation_options_reach_gdal(make_raster, noise, tmp_path):
         with rasterio.open(out) as mask:
             assert mask.compression.name == "zstd"
             assert mask.block_shapes[0][1] == 256
+
+
+def test_an_output_may_have_any_name(make_raster, noise, tmp_path):
+    like = make_raster(noise(1, 9, 9))
+    for name in ("rows.tif", "whole", "trial.tif"):
+        write_mask(tmp_path / name, like, random_mask(9, 9))
+        assert (tmp_path / name).exists()
 
 
 def test_the_same_rows_give_the_same_bytes(make_raster, noise, tmp_path):
