@@ -23,6 +23,8 @@ from fcntile.raster.writer import check_output, open_mask
 
 log = logging.getLogger(__name__)
 
+STAGES = ("read", "infer", "blend", "write", "wait_read", "wait_infer", "wait_write", "wait_rows")
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -155,7 +157,7 @@ def predict(
         skipped_tiles=tally.skipped,
         seconds=round(seconds, 3),
         megapixels_per_second=round(height * width / 1e6 / seconds, 3),
-        stage_seconds={stage: round(value, 3) for stage, value in clock.seconds.items()},
+        stage_seconds={stage: round(clock.seconds[stage], 3) for stage in STAGES},
         peak_rss_mb=round(_peak_rss() / 1e6, 1),
         model=card.name,
         device=str(plan.device),

@@ -70,7 +70,8 @@ def open_mask(
         threads: for compression.
 
     Raises:
-        OutputError: if nothing can be written beside the output.
+        OptionError: if GDAL cannot make a mask with the creation options.
+        OutputError: if nothing can be written beside the output, or it is the input.
     """
     if path.resolve() in {Path(name).resolve() for name in like.files}:
         raise OutputError(f"the output {path} is the input, or a part of it")

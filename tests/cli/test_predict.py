@@ -318,6 +318,7 @@ def test_a_raster_without_any_data_gives_a_mask_without_any(make_raster, noise, 
     run = fcntile("predict", image, "-o", tmp_path / "mask.tif", "--json")
     summary = json.loads(run.stdout)
     assert summary["tiles"] == summary["skipped_tiles"] == 4
+    assert summary["stage_seconds"]["infer"] == 0
     with rasterio.open(tmp_path / "mask.tif") as mask:
         assert (mask.read(1) == 255).all()
 
