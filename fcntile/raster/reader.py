@@ -158,6 +158,29 @@ def read_strips(
         yield kept
 
 
+def read_window(
+    raster: rasterio.DatasetReader, bands: Sequence[int], window: Window
+) -> tuple[NDArray[np.generic], NDArray[np.bool_] | None]:
+    """Return the pixels of a window, and which of them are valid.
+
+    Args:
+        raster: open dataset; nobody else may read from it meanwhile.
+        bands: band numbers from 1, in the order of the net's channels.
+        window: inside the raster.
+
+    Returns:
+        (height, width, bands) in the raster's dtype, and (height, width) bool or None if all are.
+
+    Raises:
+        InputError: if they cannot be read.
+    """
+    shape = int(window.height), int(window.width)
+    pixels = np.empty((*shape, len(bands)), raster.dtypes[bands[0] - 1])
+    valid = np.empty(shape, bool) if _has_mask(raster, bands) else None
+    _read(raster, bands, window, pixels, valid)
+    return pixels, valid
+
+
 def _has_mask(raster: rasterio.DatasetReader, bands: Sequence[int]) -> bool:
     """Tell whether any pixel may be without data, by a mask or by being NaN."""
     is_float = np.dtype(raster.dtypes[bands[0] - 1]).kind == "f"
@@ -181,15 +204,16 @@ def _read(
     pixels: NDArray[np.generic],
     valid: NDArray[np.bool_] | None,
 ) -> None:
-    """Fill `pixels` (rows, width, bands) and `valid` (rows, width) from a full-width window."""
-    view = pixels[:, : raster.width]
+    """Fill the left of `pixels` (rows, >= width, bands) and `valid` (rows, >= width)."""
+    width = int(window.width)
+    view = pixels[:, :width]
     try:
         with _strict_gdal():
             raster.read(list(bands), window=window, out=view.transpose(2, 0, 1))
             if valid is None:
                 return
             masks = raster.read_masks(_masked_bands(raster, bands), window=window)
-            valid[:, : raster.width] = masks.any(axis=0)
+            valid[:, :width] = masks.any(axis=0)
     except GDAL_ERRORS as error:
         last = window.row_off + window.height - 1
         raise InputError(
@@ -197,7 +221,7 @@ def _read(
             f"{error.__cause__ or error}"
         ) from error
     if view.dtype.kind == "f":
-        valid[:, : raster.width] &= np.isfinite(view).all(axis=2)
+        valid[:, :width] &= np.isfinite(view).all(axis=2)
 
 
 class _Guesses(logging.Filter):

@@ -1,0 +1,223 @@
+"""The class table: which label values are which class, with names and colours.
+
+Class ids in a mask are label values: who trains on 11, 41 and 42 gets 11, 41 and 42 back. Several
+values may make one class; its id is then the first of them.
+"""
+
+import colorsys
+import csv
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from fcntile.errors import InputError
+
+UNLABELLED = 65535  # of labels in memory, and the nodata of uint16 masks
+UNKNOWN = 65534  # no class has this value
+NO_LABEL = 255  # in files, by convention, unless classes reach that far
+PALETTE = (
+    "#000000", "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0",
+    "#f032e6", "#bcf60c", "#fabebe", "#008080", "#e6beff", "#9a6324", "#fffac8", "#800000",
+    "#aaffc3", "#808000", "#ffd8b1", "#000075", "#808080",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Class:
+    """One class.
+
+    Args:
+        values: label values that mean it; the first is its id in masks.
+        name: for people.
+        color: `#rrggbb`.
+    """
+
+    values: tuple[int, ...]
+    name: str
+    color: str
+
+    @property
+    def id(self) -> int:
+        """Its value in masks."""
+        return self.values[0]
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What a file says about its label values.
+
+    Args:
+        names: by value.
+        colors: `#rrggbb` by value.
+    """
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    colors: Mapping[int, str] = field(default_factory=dict)
+
+
+def default_color(value: int) -> str:
+    """Return a colour for a class id: distinct for the first ones, of any hue after them.
+
+    >>> default_color(1), default_color(100)
+    ('#e6194b', '#26d9a8')
+    """
+    if value < len(PALETTE):
+        return PALETTE[value]
+    hue = value * 0.618034 % 1  # the golden section spreads hues evenly
+    rgb = colorsys.hls_to_rgb(hue, 0.5, 0.7)
+    return "#" + bytes(round(255 * v) for v in rgb).hex()
+
+
+def read_classes(path: str | Path) -> list[Class]:
+    """Return the class table in a file.
+
+    CSV has a head line `value,name,color`, of which `color` may be missing; JSON and YAML have a
+    list of objects with these keys, or an object `{value: name}`. Rows of the same name are one
+    class.
+
+    Args:
+        path: `.csv`, `.json`, `.yaml` or `.yml`.
+
+    Raises:
+        InputError: if it is no class table.
+    """
+    try:
+        rows = _read_rows(Path(path))
+        merged: dict[str, Class] = {}
+        for row in rows:
+            value, name = int(row["value"]), str(row["name"]).strip()
+            color = str(row.get("color") or "").strip().lower() or default_color(value)
+            if not re.fullmatch("#[0-9a-f]{6}", color):
+                raise ValueError(f"colour {color!r} is not #rrggbb")
+            if not 0 <= value < UNKNOWN:
+                raise ValueError(f"value {value} is not between 0 and {UNKNOWN - 1}")
+            known = merged.get(name, Class((), name, color))
+            merged[name] = Class((*known.values, value), name, known.color)
+    except (OSError, UnicodeError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"cannot read the class table {path}: {error}") from error
+    except KeyError as error:
+        raise InputError(f"the class table {path} has a class without {error}") from error
+    values = [value for c in merged.values() for value in c.values]
+    if twice := {value for value in values if values.count(value) > 1}:
+        raise InputError(f"the class table {path} has value {min(twice)} twice")
+    return sorted(merged.values(), key=lambda c: c.id)
+
+
+def _read_rows(path: Path) -> Iterable[Mapping[str, Any]]:
+    text = path.read_text(encoding="utf-8-sig")
+    content: Any
+    if path.suffix.lower() == ".csv":
+        return list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+    if path.suffix.lower() in (".yaml", ".yml"):
+        try:
+            import yaml
+        except ImportError as error:
+            raise ValueError(
+                "YAML needs PyYAML: pip install 'fcntile[train]', or use CSV or JSON"
+            ) from error
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(" ".join(str(error).split())) from error
+    elif path.suffix.lower() == ".json":
+        content = json.loads(text)
+    else:
+        raise ValueError("its name ends neither in .csv, .json nor .yaml")
+    if isinstance(content, dict):
+        return [{"value": value, "name": name} for value, name in content.items()]
+    return list(content)
+
+
+def found_classes(values: Iterable[int], legend: Legend) -> list[Class]:
+    """Return a class for each value that was found in labels.
+
+    255 is no class, but for labels that also have larger values.
+
+    >>> [c.id for c in found_classes([0, 1, 255], Legend())]
+    [0, 1]
+    >>> [c.id for c in found_classes([0, 255, 256], Legend())]
+    [0, 255, 256]
+    """
+    found = sorted(set(values))
+    if found and found[-1] == NO_LABEL:
+        found.pop()
+    return [
+        Class(
+            (value,),
+            legend.names.get(value, f"class {value}"),
+            legend.colors.get(value, default_color(value)),
+        )
+        for value in found
+    ]
+
+
+def lookup(classes: Sequence[Class], ignore: Iterable[int] = ()) -> NDArray[np.uint16]:
+    """Return a table from label values to positions in `classes`.
+
+    Args:
+        classes: the class table.
+        ignore: values that count as unlabelled.
+
+    Returns:
+        (65536,) with UNLABELLED for what is not to be learned, UNKNOWN for what is no class.
+    """
+    table = np.full(UNLABELLED + 1, UNKNOWN, np.uint16)
+    table[UNLABELLED] = UNLABELLED
+    values = [value for c in classes for value in c.values]
+    if max(values, default=0) < NO_LABEL:
+        table[NO_LABEL] = UNLABELLED
+    for position, c in enumerate(classes):
+        table[list(c.values)] = position
+    table[list(ignore)] = UNLABELLED
+    return table
+
+
+def check_values(found: Iterable[int], table: NDArray[np.uint16], source: str) -> None:
+    """Raise InputError if label values were found that the class table does not have."""
+    found = sorted(found)
+    missing = [value for value in found if table[value] == UNKNOWN]
+    if missing:
+        raise InputError(
+            f"{source} has the values {_listed(found)}, of which {_listed(missing)} is in no row "
+            "of the class table: add it to --classes, or leave it out with --ignore"
+        )
+
+
+def _listed(values: Sequence[int]) -> str:
+    shown = ", ".join(str(value) for value in values[:20])
+    return shown if len(values) <= 20 else f"{shown} and {len(values) - 20} more"
+
+
+def legend_of(raster: rasterio.DatasetReader) -> Legend:
+    """Return the class names and colours that a raster carries.
+
+    Names are GDAL's category names, which GeoTIFFs keep in a `.aux.xml` beside them, or the tags
+    that fcntile writes; colours are its colour table.
+    """
+    names = {}
+    sidecar = Path(f"{raster.name}.aux.xml")
+    if sidecar.is_file():
+        try:
+            categories = ET.parse(sidecar).getroot().find("PAMRasterBand/CategoryNames")
+        except (ET.ParseError, OSError):
+            categories = None
+        if categories is not None:
+            names = {value: c.text for value, c in enumerate(categories) if c.text}
+    for key, name in raster.tags(1).items():
+        if number := re.fullmatch(r"CLASS_(\d+)", key):
+            names[int(number[1])] = name
+    try:
+        colors = {
+            value: "#" + bytes(rgba[:3]).hex() for value, rgba in raster.colormap(1).items()
+        }
+    except ValueError:  # it has none
+        colors = {}
+    return Legend(names, colors)

@@ -1,0 +1,228 @@
+"""Labels on the grid of a raster: read by windows, whatever grid or CRS they come in.
+
+Vectors are reprojected once and burned window by window, by GDAL's rule: a pixel belongs to a
+polygon if its centre does. Rasters on another grid are warped by nearest neighbour, through a VRT.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.features import bounds, rasterize
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds, transform_geom
+from rasterio.windows import Window
+
+from fcntile.errors import InputError
+from fcntile.raster.classes import UNKNOWN, UNLABELLED
+from fcntile.raster.reader import GDAL_ERRORS
+from fcntile.raster.vectors import Features
+
+MIN_OVERLAP = 0.01  # of the smaller of two extents
+Bounds = tuple[float, float, float, float]  # left, bottom, right, top
+
+
+class Labels(Protocol):
+    """Label values on a raster's grid."""
+
+    def read(self, window: Window) -> NDArray[np.uint16]:
+        """Return (height, width) label values, UNLABELLED where there is none."""
+
+    def close(self) -> None:
+        """Let go of files."""
+
+
+class RasterLabels:
+    """Labels in a raster.
+
+    Args:
+        path: of the label raster, of one band.
+        like: the raster whose grid is wanted.
+
+    Raises:
+        InputError: if it cannot be read, or does not lie where `like` does.
+    """
+
+    def __init__(self, path: str, like: rasterio.DatasetReader) -> None:
+        try:
+            self._file = rasterio.open(path)
+        except (*GDAL_ERRORS, ValueError) as error:
+            raise InputError(f"cannot open the labels {path}: {error}") from error
+        if self._file.count != 1:
+            raise InputError(f"the labels {path} have {self._file.count} bands, wanted is one")
+        self._grid = self._file if is_same_grid(self._file, like) else self._warped(like)
+        self._is_masked = MaskFlags.all_valid not in self._grid.mask_flag_enums[0]
+
+    def _warped(self, like: rasterio.DatasetReader) -> WarpedVRT:
+        labels = self._file
+        if labels.crs is None or like.crs is None:
+            bare = labels if labels.crs is None else like
+            raise InputError(
+                f"{bare.name} has no CRS, and {labels.name} ({labels.width} x {labels.height} px) "
+                f"is not on the grid of {like.name} ({like.width} x {like.height} px)"
+            )
+        check_overlap(labels.name, labels.crs, labels.bounds, like)
+        return WarpedVRT(
+            labels,
+            crs=like.crs,
+            transform=like.transform,
+            width=like.width,
+            height=like.height,
+            resampling=Resampling.nearest,
+            add_alpha=labels.nodata is None,  # else nothing would say where the labels end
+        )
+
+    def read(self, window: Window) -> NDArray[np.uint16]:
+        """Return (height, width) label values, UNLABELLED where there is none.
+
+        Raises:
+            InputError: if they cannot be read, or are no whole numbers from 0.
+        """
+        try:
+            values = self._grid.read(1, window=window)
+            labelled = self._grid.read_masks(1, window=window) if self._is_masked else None
+        except GDAL_ERRORS as error:
+            raise InputError(f"cannot read the labels {self._file.name}: {error}") from error
+        if values.dtype == np.uint8 and labelled is None:
+            return values.astype(np.uint16)
+        if labelled is not None:
+            values = np.where(labelled > 0, values, values.dtype.type(0))
+        self._check(values)
+        out = values.astype(np.uint16)
+        if labelled is not None:
+            out[labelled == 0] = UNLABELLED
+        return out
+
+    def _check(self, values: NDArray[Any]) -> None:
+        if values.dtype == np.uint8 or not values.size:
+            return
+        is_whole = values.dtype.kind in "iu" or bool((values == np.floor(values)).all())
+        if not is_whole or values.min() < 0 or values.max() >= UNKNOWN:
+            raise InputError(
+                f"the labels {self._file.name} have values from {values.min()} to {values.max()}; "
+                f"classes are whole numbers from 0 to {UNKNOWN - 1} (is its nodata value set?)"
+            )
+
+    def close(self) -> None:
+        """Let go of files."""
+        if self._grid is not self._file:
+            self._grid.close()
+        self._file.close()
+
+
+class VectorLabels:
+    """Labels in a vector file.
+
+    Args:
+        features: geometries and field values.
+        values: label value of each field value; without a class field every feature is class 1.
+        outside: label value of pixels outside all features.
+        like: the raster whose grid is wanted.
+
+    Raises:
+        InputError: if the features do not lie where `like` does.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        values: Mapping[Any, int],
+        outside: int,
+        like: rasterio.DatasetReader,
+    ) -> None:
+        if like.crs is None:
+            raise InputError(f"{like.name} has no CRS, so the labels {features.path} have no place")
+        check_overlap(features.path, features.crs, features.bounds, like)
+        burned = [values.get(v) for v in features.values] or [1] * len(features.geometries)
+        pairs = [
+            (geometry, value)
+            for geometry, value in zip(features.geometries, burned, strict=True)
+            if value is not None
+        ]
+        near = _near(features, like)
+        pairs = [pair for pair in pairs if _meet(bounds(pair[0]), near)]
+        geometries = [geometry for geometry, _ in pairs]
+        if geometries and features.crs != like.crs:
+            geometries = transform_geom(features.crs, like.crs, geometries)
+        self._shapes = [(g, value) for g, (_, value) in zip(geometries, pairs, strict=True)]
+        self._boxes = np.array([bounds(g) for g in geometries]).reshape(-1, 4)
+        self._transform, self._outside = like.transform, outside
+        self._path = features.path
+
+    def read(self, window: Window) -> NDArray[np.uint16]:
+        """Return (height, width) label values, `outside` where there is no feature."""
+        shape = int(window.height), int(window.width)
+        transform = self._transform * rasterio.Affine.translation(window.col_off, window.row_off)
+        corners = [transform * corner for corner in ((0, 0), (0, shape[0]), (shape[1], 0))]
+        corners.append(transform * (shape[1], shape[0]))
+        x, y = zip(*corners, strict=True)
+        left, bottom, right, top = self._boxes.T
+        meet = (left <= max(x)) & (right >= min(x)) & (bottom <= max(y)) & (top >= min(y))
+        inside = [self._shapes[i] for i in np.flatnonzero(meet)]
+        if not inside:
+            return np.full(shape, self._outside, np.uint16)
+        return rasterize(  # type: ignore[no-any-return]
+            inside, shape, fill=self._outside, transform=transform, dtype="uint16"
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def is_same_grid(labels: rasterio.DatasetReader, like: rasterio.DatasetReader) -> bool:
+    """Tell whether two rasters have the same pixels on the ground.
+
+    Labels without any georeference, such as a PNG beside an orthophoto, are on the grid of an image
+    of their size.
+    """
+    if labels.shape != like.shape:
+        return False
+    if labels.crs is None and labels.transform.is_identity:
+        return True
+    tolerance = 1e-3 * abs(like.transform.determinant) ** 0.5  # of a pixel, at the far corner
+    corner = like.width, like.height
+    there, here = np.array(labels.transform * corner), np.array(like.transform * corner)
+    starts = np.array(labels.transform * (0, 0)) - np.array(like.transform * (0, 0))
+    return bool(
+        labels.crs == like.crs and abs(there - here).max() < tolerance and abs(starts).max() < tolerance
+    )
+
+
+def check_overlap(path: str, crs: CRS, extent: Bounds, like: rasterio.DatasetReader) -> None:
+    """Raise InputError if labels and a raster share less than 1 % of the smaller one's extent."""
+    try:
+        left, bottom, right, top = transform_bounds(crs, like.crs, *extent)
+    except GDAL_ERRORS as error:
+        raise InputError(
+            f"the labels {path} ({crs}, {_show(extent)}) cannot be brought to {like.crs} of "
+            f"{like.name}: {error}"
+        ) from error
+    l0, b0, r0, t0 = like.bounds
+    b0, t0 = min(b0, t0), max(b0, t0)
+    shared = max(0.0, min(right, r0) - max(left, l0)) * max(0.0, min(top, t0) - max(bottom, b0))
+    smaller = min((right - left) * (top - bottom), (r0 - l0) * (t0 - b0))
+    touch = left <= r0 and right >= l0 and bottom <= t0 and top >= b0
+    if not touch or (smaller > 0 and shared / smaller < MIN_OVERLAP):
+        raise InputError(
+            f"the labels {path} ({crs}, {_show(extent)}) do not lie on {like.name} "
+            f"({like.crs}, {_show(like.bounds)}): they share less than 1 % of their extents"
+        )
+
+
+def _near(features: Features, like: rasterio.DatasetReader) -> Bounds:
+    """Return the raster's extent in the features' CRS, with a margin for curved edges."""
+    left, bottom, right, top = transform_bounds(like.crs, features.crs, *like.bounds)
+    x, y = 0.01 * (right - left), 0.01 * (top - bottom)
+    return left - x, bottom - y, right + x, top + y
+
+
+def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] <= b[2] and a[2] >= b[0] and a[1] <= b[3] and a[3] >= b[1]
+
+
+def _show(extent: Sequence[float]) -> str:
+    return "extent " + " ".join(f"{v:.7g}" for v in extent)

@@ -1,0 +1,180 @@
+"""Images and their labels: which file goes with which, and how to open the labels on its grid."""
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rasterio
+
+from fcntile.errors import InputError
+from fcntile.raster.classes import UNLABELLED, Class, Legend, legend_of
+from fcntile.raster.labels import Labels, RasterLabels, VectorLabels
+from fcntile.raster.reader import GDAL_ERRORS
+from fcntile.raster.vectors import BACKGROUND, VECTORS, Features, burn_values, is_vector, read_features
+
+RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A raster and the file with its labels."""
+
+    image: str
+    labels: str
+
+
+def expand(path: str, suffixes: Sequence[str] = RASTERS) -> list[str]:
+    """Return the files that a path means: itself, what a glob matches, what a directory holds.
+
+    Args:
+        path: a file, a glob, a directory, or anything that rasterio opens.
+        suffixes: of the files to take from a directory, with their dots.
+
+    Raises:
+        InputError: if a glob matches nothing, or a directory holds no such file.
+    """
+    if Path(path).is_dir() and Path(path).suffix.lower() not in suffixes:
+        files = [str(p) for p in sorted(Path(path).iterdir()) if p.suffix.lower() in suffixes]
+        if not files:
+            raise InputError(f"the directory {path} holds no {', '.join(suffixes)} file")
+        return files
+    if glob.has_magic(path) and not Path(path).exists() and "://" not in path:
+        files = sorted(glob.glob(path, recursive=True))
+        if not files:
+            raise InputError(f"no file matches {path}")
+        return files
+    return [path]
+
+
+def pair_files(images: Iterable[str], labels: str) -> list[Pair]:
+    """Return each image with its labels.
+
+    One file of labels serves every image. Several are paired by name: the labels' name is the
+    image's, or goes on after it with a character that is no letter or digit (`roof_1.tif`,
+    `roof_1_label.tif`); or else they are the only ones in the image's directory.
+
+    Args:
+        images: files, globs or directories; files of labels among a directory's are left out.
+        labels: a file, a glob or a directory.
+
+    Raises:
+        InputError: if an image has no labels, or more than one file of them.
+    """
+    label_files = expand(labels, (*RASTERS, *VECTORS))
+    found: dict[str, None] = {}
+    for image in images:
+        files = expand(image)
+        if len(files) > 1:
+            files = [f for f in files if f not in label_files]
+            if not files:
+                raise InputError(
+                    f"{image} and {labels} name the same files: tell images from labels with "
+                    "globs, such as '*_image.tif' and '*_label.tif'"
+                )
+        found |= dict.fromkeys(files)
+    return [Pair(image, _labels_of(image, label_files)) for image in found]
+
+
+def _labels_of(image: str, label_files: Sequence[str]) -> str:
+    if len(label_files) == 1:
+        return label_files[0]
+    stem = Path(image).stem
+    same = [f for f in label_files if Path(f).stem == stem]
+    longer = [f for f in label_files if _goes_on(Path(f).stem, stem)]
+    beside = [f for f in label_files if Path(f).parent == Path(image).parent]
+    for candidates in (same, longer, beside):
+        here = [f for f in candidates if Path(f).parent == Path(image).parent]
+        candidates = here if len(candidates) > 1 and here else candidates
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            raise InputError(f"{image} could have the labels {' or '.join(candidates[:3])}")
+    raise InputError(
+        f"{image} has no labels: none of the {len(label_files)} files is called {stem}.* or {stem}_*"
+    )
+
+
+def _goes_on(longer: str, stem: str) -> bool:
+    return longer.startswith(stem) and not longer[len(stem) : len(stem) + 1].isalnum()
+
+
+class LabelSource:
+    """The label files of a run; opens them on the grid of any raster.
+
+    Args:
+        paths: rasters or vector files.
+        class_field: the field of vector features that tells their class; without one every
+            feature is class 1.
+        outside: what pixels outside of all features are, "background" (class 0) or "unlabelled".
+            By default background without a class field, or if the class table has a class 0 that
+            no feature has; else unlabelled.
+        classes: the class table, if the user gives one.
+
+    Attributes:
+        legend: names and colours that the files carry.
+
+    Raises:
+        InputError: if a vector file cannot be read, or one of its classes is unknown.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str],
+        *,
+        class_field: str | None = None,
+        outside: str | None = None,
+        classes: Sequence[Class] | None = None,
+    ) -> None:
+        paths = list(dict.fromkeys(paths))
+        self._features = {p: read_features(p, class_field) for p in paths if is_vector(p)}
+        self._values: dict[Any, int] = {}
+        self.legend = Legend()
+        for path in paths:
+            if path not in self._features:
+                self.legend = _merge(self.legend, raster_legend(path))
+        if self._features:
+            self._values, named = burn_values(list(self._features.values()), classes)
+            self.legend = _merge(self.legend, named)
+        ids = {value for c in classes or () for value in c.values}
+        is_background = outside == "background" or (
+            outside is None
+            and (
+                class_field is None
+                or (BACKGROUND in ids and BACKGROUND not in self._values.values())
+            )
+        )
+        self._outside = BACKGROUND if is_background else UNLABELLED
+        if self._features and is_background:
+            names = {BACKGROUND: "background"} | ({} if class_field else {1: "feature"})
+            self.legend = _merge(self.legend, Legend(names))
+
+    def open(self, path: str, like: rasterio.DatasetReader) -> Labels:
+        """Return the labels of a file on the grid of `like`.
+
+        Raises:
+            InputError: if they cannot be read, or do not lie on it.
+        """
+        features: Features | None = self._features.get(path)
+        if features is None:
+            return RasterLabels(path, like)
+        return VectorLabels(features, self._values, self._outside, like)
+
+
+def raster_legend(path: str) -> Legend:
+    """Return the names and colours that a raster of class ids carries.
+
+    Raises:
+        InputError: if it cannot be opened.
+    """
+    try:
+        with rasterio.open(path) as raster:
+            return legend_of(raster)
+    except (*GDAL_ERRORS, ValueError) as error:
+        raise InputError(f"cannot open the labels {path}: {error}") from error
+
+
+def _merge(first: Legend, second: Legend) -> Legend:
+    """Return two legends as one; what the first says counts."""
+    return Legend({**second.names, **first.names}, {**second.colors, **first.colors})

@@ -1,0 +1,1 @@
+"""From rasters and labels to weights: windows, augmentation, losses, schedules, scores."""
