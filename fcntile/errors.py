@@ -38,3 +38,16 @@ class OutputError(FcntileError, OSError):
     """The output cannot be written."""
 
     exit_code = 6
+
+
+class Stopped(FcntileError):
+    """A signal ended the run after its state was saved.
+
+    Args:
+        message: how to go on.
+        signum: the signal.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum  # as shells have it

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fcntile
-from fcntile.inference.blend import blend
+from fcntile.inference.blend import blend, class_values
 from fcntile.inference.checks import choose_bands, remark_on_resolution
 from fcntile.inference.devices import Plan, make_plan
 from fcntile.inference.engine import Tile, infer
@@ -76,9 +76,10 @@ def predict(
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Summary:
-    """Write the mask of a raster: the class id of every pixel, 255 where there is no data.
+    """Write the mask of a raster: the class value of every pixel, nodata where it has no data.
 
-    Memory is bounded by the raster's width, not its height.
+    The mask is uint8 with nodata 255, or uint16 with 65535 if a class value is above 254. Memory is
+    bounded by the raster's width, not its height.
 
     Args:
         input: whatever rasterio opens: a file, `/vsi...`, a URL, a file in an archive.
@@ -136,7 +137,7 @@ def predict(
         mask = open_mask(
             output,
             like=raster,
-            classes=[(c.name, c.rgb) for c in card.classes],
+            classes=[(v, c.name, c.rgb) for v, c in zip(card.values, card.classes, strict=True)],
             tags=_provenance(loaded, plan, tiling, bands),
             driver=driver,
             creation_options=creation_options,
@@ -145,7 +146,7 @@ def predict(
         with mask as writer, closing(strips), closing(rows), tally:
             for block in rows:
                 with clock("write"):
-                    writer.write(block)
+                    writer.write(class_values(block, card.values))
             with clock("write"):
                 writer.finish()
     seconds = time.perf_counter() - start

@@ -52,14 +52,17 @@ register_model("probe")(ProbeNet)
 COLORS = ["#000000", "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231"]
 
 
-def card(arch, *, bands=3, classes=3, dtype="uint8", mean=128.0, std=64.0, **more):
+def card(arch, *, bands=3, classes=3, values=None, dtype="uint8", mean=128.0, std=64.0, **more):
     names = ["red", "green", "blue"] if bands == 3 else [f"band{i}" for i in range(bands)]
     return Card(
         name=f"test-{arch}",
         arch=arch,
         bands=tuple(Band(name, mean, std) for name in names),
         dtype=dtype,
-        classes=tuple(ModelClass(f"class {i}", COLORS[i]) for i in range(classes)),
+        classes=tuple(
+            ModelClass(f"class {i}", COLORS[i % len(COLORS)], value)
+            for i, value in enumerate(values or [None] * classes)
+        ),
         **more,
     )
 

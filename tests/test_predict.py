@@ -150,6 +150,48 @@ def test_bands_go_to_the_channels_they_are_named_for(make_raster, make_model, no
     assert np.array_equal(read_mask(tmp_path / "mask.tif"), expected)
 
 
+def test_more_classes_than_a_byte_holds_make_a_uint16_mask(
+    make_raster, make_model, noise, tmp_path
+):
+    pixels, seen = noise(3, 300, 200), noise(300, 200, seed=1) < 250
+    model = make_model("pixel", classes=300, seed=14)
+    image = make_raster(pixels, mask=seen)
+    predict(image, tmp_path / "mask.tif", model=model, tile=128, overlap=32)
+    expected = untiled_logits(load_model(model), pixels).argmax(0)
+    assert {254, 255, 259} <= set(np.unique(expected))  # 255 is a class like any other
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert (mask.dtypes, mask.nodata) == (("uint16",), 65535)
+        assert np.array_equal(mask.read(1), np.where(seen, expected, 65535))
+        assert np.array_equal(mask.read_masks(1) > 0, seen)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "nodata"),
+    [
+        ((11, 21, 42), "uint8", 255),
+        ((2, 0, 1), "uint8", 255),
+        ((0, 255), "uint16", 65535),
+        ((65533, 300, 11), "uint16", 65535),
+    ],
+)
+def test_a_mask_has_the_values_of_the_card(
+    make_raster, make_model, noise, tmp_path, values, dtype, nodata
+):
+    pixels, seen = noise(3, 300, 200), noise(300, 200, seed=1) < 250
+    model = make_model("pixel", values=values)
+    image = make_raster(pixels, mask=seen)
+    predict(image, tmp_path / "mask.tif", model=model, tile=128, overlap=32)
+    loaded = load_model(model)
+    best = untiled_logits(loaded, pixels).argmax(0)
+    assert set(np.unique(best)) == set(range(len(values)))
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert (mask.dtypes, mask.nodata) == ((dtype,), nodata)
+        assert np.array_equal(mask.read(1), np.where(seen, np.array(values)[best], nodata))
+        for value, c in zip(values, loaded.card.classes, strict=True):
+            assert mask.tags(1)[f"CLASS_{value}"] == c.name
+            assert mask.colormap(1)[value] == (*c.rgb, 255)
+
+
 def test_tiles_without_data_are_never_inferred(make_raster, make_model, noise, tmp_path):
     valid = np.zeros((600, 900), bool)
     valid[40:50, 500:620] = True

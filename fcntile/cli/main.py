@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 import click
 
 from fcntile import __version__
+from fcntile.cli.evaluate import evaluate
 from fcntile.cli.predict import predict
+from fcntile.cli.train import train
 from fcntile.errors import FcntileError, OutOfMemoryError
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
@@ -56,4 +58,6 @@ def main(verbose: int, quiet: int) -> None:
     signal.signal(signal.SIGTERM, terminate)
 
 
+main.add_command(train)
 main.add_command(predict)
+main.add_command(evaluate)

@@ -45,10 +45,47 @@ device = click.option(
     show_default=True,
     help="Where the net runs; auto is a GPU if there is one.",
 )
+precision = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Numbers the net computes with; auto is fp32. Half precision changes some labels.",
+)
+bidx = click.option(
+    "-b",
+    "--bidx",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Band for the net's next channel, from 1; repeatable.  [default: all but alpha]",
+)
 threads = click.option(
     "--threads",
     type=click.IntRange(min=1),
     help="CPUs to use.  [default: all that the process may use]",
+)
+classes = click.option(
+    "--classes",
+    metavar="FILE",
+    help="Class table: a .csv, .json or .yaml file of value, name and color.",
+)
+class_field = click.option(
+    "--class-field",
+    metavar="NAME",
+    help="Field of vector labels that tells the class.  [default: every feature is class 1]",
+)
+outside = click.option(
+    "--outside",
+    type=click.Choice(["background", "unlabelled"]),
+    help="What pixels outside of all features are: class 0, or without a label.  [default: "
+    "background without --class-field or if no feature has class 0, else unlabelled]",
+)
+ignore = click.option(
+    "--ignore",
+    metavar="VALUE",
+    type=click.IntRange(0, 65535),
+    multiple=True,
+    help="Label value that counts as unlabelled; repeatable.",
 )
 creation_options = click.option(
     "--co",

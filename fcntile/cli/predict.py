@@ -33,20 +33,8 @@ from fcntile.cli.progress import reporting
     help="Tiles per forward pass.  [default: 1 on CPUs, 8 on GPUs]",
 )
 @options.device
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="Numbers the net computes with; auto is fp32. Half precision changes some labels.",
-)
-@click.option(
-    "-b",
-    "--bidx",
-    type=click.IntRange(min=1),
-    multiple=True,
-    help="Band for the net's next channel, from 1; repeatable.  [default: all but alpha]",
-)
+@options.precision
+@options.bidx
 @options.threads
 @click.option(
     "-f",

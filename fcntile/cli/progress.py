@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Report = Callable[[int, int], None]
+Report = Callable[..., None]  # (done, total, **facts)
 INTERVAL = 1.0  # seconds between two JSON lines
 
 
 @contextmanager
 def reporting(kind: str | None, unit: str) -> Iterator[Report]:
-    """Give a function to call with (done, total).
+    """Give a function to call with done, total and, by keyword, what else is known.
 
     Args:
         kind: "bar", "json" or "none"; None is a bar if stderr is a terminal, else nothing.
@@ -25,22 +25,23 @@ def reporting(kind: str | None, unit: str) -> Iterator[Report]:
 
         with tqdm(unit=unit, file=sys.stderr) as bar:
 
-            def show(done: int, total: int) -> None:
+            def show(done: int, total: int, **facts: object) -> None:
                 bar.total = total
+                bar.set_postfix(facts, refresh=False)
                 bar.update(done - bar.n)
 
             yield show
     elif kind == "json":
         yield _json_lines()
     else:
-        yield lambda done, total: None
+        yield lambda done, total, **facts: None
 
 
 def _json_lines() -> Report:
     start = time.monotonic()
     last = start
 
-    def write(done: int, total: int) -> None:
+    def write(done: int, total: int, **facts: object) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < INTERVAL and done < total:
@@ -53,6 +54,7 @@ def _json_lines() -> Report:
             "total": total,
             "seconds": round(seconds, 1),
             "eta_seconds": round(seconds / done * (total - done), 1),
+            **facts,
         }
         print(json.dumps(event), file=sys.stderr, flush=True)
 

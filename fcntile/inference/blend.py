@@ -1,4 +1,4 @@
-"""Blend the logits of overlapping tiles and reduce them to class ids, on the device.
+"""Blend the logits of overlapping tiles and reduce them to classes, on the device.
 
 Where two tiles meet, the left (upper) one's weight falls from 1 to 0 as the right (lower) one's
 rises: a raised cosine, `up(i) = 0.5 - 0.5 cos(pi (i + 0.5) / ramp)`, and `1 - up(i)` for the other.
@@ -6,10 +6,11 @@ Written as an interpolation, `left + up * (right - left)`, the two weights sum t
 no weight sum, no division, and two tiles that agree to the bit keep their logits to the bit.
 
 Only what is still open is kept: the right junction of the tile before, and the bottom junctions of
-the tile row above. Everything else is final as soon as its tile arrives, and leaves as class ids.
+the tile row above. Everything else is final as soon as its tile arrives, and leaves as positions:
+which channel of the net is highest. `class_values` turns them into what the mask says.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +21,11 @@ from fcntile.errors import ModelError
 from fcntile.inference.engine import Tile, out_of_memory
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
-from fcntile.raster.writer import NODATA
+from fcntile.raster.writer import NODATA, mask_dtype
+
+# Positions where there is no data: all bits set, so 255, or 65535 once int16 is read as uint16.
+# (torch's own uint16 has no arithmetic.)
+NO_POSITION = {torch.uint8: 255, torch.int16: -1}
 
 
 def taper(ramp: int) -> Tensor:
@@ -33,31 +38,61 @@ def taper(ramp: int) -> Tensor:
     return (0.5 - 0.5 * torch.cos(torch.pi * (i + 0.5) / ramp)).float()
 
 
+def position_dtype(classes: int) -> torch.dtype:
+    """Return the smallest dtype with a number for each class and one for no data."""
+    return torch.uint8 if classes <= NO_POSITION[torch.uint8] else torch.int16
+
+
 def best_class(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the highest logit of each pixel and its class, the first one among equals.
+    """Return the highest logit of each pixel and its position, the first one among equals.
 
     On CPUs torch's own argmax and max are several times slower than this running maximum, which
-    stays in bytes.
+    stays in bytes up to 255 classes.
 
     Shape:
-        (classes, H, W) -> (H, W), (H, W) uint8
+        (classes, H, W) -> (H, W), (H, W) of `position_dtype`
     """
+    dtype = position_dtype(len(logits))
     if logits.device.type != "cpu":
-        best, ids = logits.max(0)
-        return best, ids.to(torch.uint8)
+        best, positions = logits.max(0)
+        return best, positions.to(dtype)
     best = logits[0].clone()
-    ids = torch.zeros(best.shape, dtype=torch.uint8)
+    positions = torch.zeros(best.shape, dtype=dtype)
     for k in range(1, len(logits)):
-        higher = (logits[k] > best).view(torch.uint8)
-        torch.maximum(ids, higher.mul_(k), out=ids)
+        higher = logits[k] > best
+        higher = higher.view(dtype) if dtype == torch.uint8 else higher.to(dtype)
+        torch.maximum(positions, higher.mul_(k), out=positions)
         torch.maximum(best, logits[k], out=best)
-    return best, ids
+    return best, positions
+
+
+def class_values(
+    positions: NDArray[np.unsignedinteger], values: Sequence[int]
+) -> NDArray[np.unsignedinteger]:
+    """Return the mask of positions: the value of each one's class, or the mask's nodata.
+
+    Args:
+        positions: (rows, width) uint8 or uint16, the largest number of which is no data.
+        values: of the classes, by position.
+
+    Returns:
+        (rows, width) in the `mask_dtype` of the values; the same array if it is that already.
+    """
+    if list(values) == list(range(len(values))):
+        return positions
+    dtype = mask_dtype(values)
+    table = np.full(np.iinfo(positions.dtype).max + 1, NODATA[dtype], dtype)
+    table[: len(values)] = values
+    mask = np.empty(positions.shape, dtype)
+    for row, out in zip(positions, mask, strict=True):  # numpy widens indices to 8 bytes each
+        table.take(row, out=out, mode="clip")
+    return mask
 
 
 def blend(
     tiles: Iterable[Tile], tiling: Tiling, classes: int, device: torch.device, clock: Clock
-) -> Generator[NDArray[np.uint8], None, None]:
-    """Yield the finished rows of the mask, one block of rows for each row of tiles.
+) -> Generator[NDArray[np.unsignedinteger], None, None]:
+    """Yield the finished rows, one block for each row of tiles: positions of the best classes.
 
     Args:
         tiles: inferred tiles in row-major order, every one of `tiling`.
@@ -67,11 +102,12 @@ def blend(
         clock: counts the seconds of "blend".
 
     Yields:
-        (rows, width) uint8 class ids, 255 where there is no data.
+        (rows, width) uint8 up to 255 classes, else uint16; 255 or 65535 where there is no data.
 
     Raises:
         ModelError: if a logit is infinite or not a number.
     """
+    dtype = position_dtype(classes)
     with out_of_memory(device, 1):
         blender = Blender(tiling, classes, device)
     for tile in tiles:
@@ -79,11 +115,13 @@ def blend(
             if tile.column == 0:
                 first, stop = tiling.y.finished(tile.row)
                 shape = stop - first, tiling.x.size
-                rows = torch.full(shape, NODATA, dtype=torch.uint8, device=device)
+                rows = torch.full(shape, NO_POSITION[dtype], dtype=dtype, device=device)
             blender.add(tile, rows)
             if tile.column < tiling.x.count - 1:
                 continue
             finished = rows.cpu().numpy()
+            if dtype == torch.int16:
+                finished = finished.view(np.uint16)
             if not torch.isfinite(blender.total):
                 raise ModelError(
                     f"the net gives infinite or undefined logits in rows {first} to {stop - 1}: "
@@ -114,13 +152,13 @@ class Blender:
 
     @torch.inference_mode()
     def add(self, tile: Tile, rows: Tensor) -> None:
-        """Blend a tile with its left and upper neighbours; put the class ids it completes in place.
+        """Blend a tile with its left and upper neighbours; put the positions it completes in place.
 
         A tile without data adds nothing: every pixel of it, junctions included, is nodata.
 
         Args:
             tile: the next one; its logits are overwritten.
-            rows: (rows, width) uint8, those that the tile's row of tiles completes.
+            rows: (rows, width) positions, those that the tile's row of tiles completes.
         """
         y, x, ramp = self._tiling.y, self._tiling.x, self._tiling.x.ramp
         left, self._left = self._left if tile.column else None, None
@@ -141,9 +179,9 @@ class Blender:
         if tile.row < y.count - 1:
             self._above[:, :, x0:x_done] = logits[:, y_done - y0 :]
 
-        best, ids = best_class(logits[:, : y_done - y0])
+        best, positions = best_class(logits[:, : y_done - y0])
         self.total += best.sum()
         if tile.valid is not None:
             valid = tile.valid[y0 - top : y_done - top, x0 - side : x_done - side]
-            ids.masked_fill_(~valid, NODATA)
-        rows[:, x0:x_done] = ids
+            positions.masked_fill_(~valid, NO_POSITION[positions.dtype])
+        rows[:, x0:x_done] = positions

@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,3 +115,9 @@ def available_cpus() -> int:
         return max(1, min(cpus, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no such file, or "max"
         return cpus
+
+
+def peak_rss() -> int:
+    """Return the largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

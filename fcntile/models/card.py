@@ -6,13 +6,15 @@ and scale, the mean and deviation to normalise with, and what the classes are ca
 
 import json
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fcntile.errors import ModelError
 
 FORMAT = 1  # of the card; raised when an old fcntile could misread a new card
-MAX_CLASSES = 254  # a mask is uint8, and 255 is nodata
+MAX_CLASSES = 32768  # positions are int16 where torch computes with them
+MAX_VALUE = 65533  # masks are uint16 at most, where 65534 and 65535 mean no class
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -27,10 +29,17 @@ class Band:
 
 @dataclass(frozen=True)
 class ModelClass:
-    """One output channel: its name, and its colour in the mask as `#rrggbb`."""
+    """One output channel: what it is called, and how it shows in the mask.
+
+    Args:
+        name: for people.
+        color: `#rrggbb`.
+        value: of its pixels in masks; None for its position (`Card.values` has either).
+    """
 
     name: str
     color: str
+    value: int | None = None
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -52,7 +61,7 @@ class Card:
         arch: name of the network in the registry.
         bands: input channels, in order.
         dtype: of the rasters, one of `DTYPES`.
-        classes: output channels, in order; the position is the class id.
+        classes: output channels, in order.
         arch_options: options of the network.
         scale: scale that the training rasters declared for their values (GDAL's band scale).
         offset: likewise their offset.
@@ -93,6 +102,16 @@ class Card:
         for c in self.classes:
             if not re.fullmatch("#[0-9a-f]{6}", c.color):
                 raise ModelError(f"colour {c.color!r} of class {c.name!r} is not #rrggbb")
+        for value, count in Counter(self.values).items():
+            if type(value) is not int or not 0 <= value <= MAX_VALUE:
+                raise ModelError(f"class value {value!r} is no integer from 0 to {MAX_VALUE}")
+            if count > 1:
+                raise ModelError(f"{count} classes have the value {value}: give each its own")
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The value of each class in masks: the label value that it was trained on."""
+        return tuple(i if c.value is None else c.value for i, c in enumerate(self.classes))
 
     def to_json(self) -> str:
         """Return the card as JSON, with the number of its format."""

@@ -4,14 +4,17 @@ The format holds numbers and text only, so a file from a stranger can never exec
 """
 
 import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from fcntile.errors import ModelError
+from fcntile.errors import ModelError, OutputError
 from fcntile.models.card import Card
 from fcntile.models.registry import Net, create_model
 
@@ -44,9 +47,33 @@ def bundled_models() -> list[str]:
 
 
 def save_model(path: str | Path, net: Net, card: Card) -> None:
-    """Write a model file."""
+    """Write a model file, which appears only when it is whole.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
     weights = {key: value.contiguous() for key, value in net.state_dict().items()}
-    save_file(weights, path, metadata={CARD_KEY: card.to_json()})
+    save_tensors(Path(path), weights, {CARD_KEY: card.to_json()})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file beside `path`, then give it that name.
+
+    Raises:
+        OutputError: if it cannot be written; a file that was there before still is.
+    """
+    written = path.with_name(f".{path.name}")
+    try:
+        written.touch()
+        mode = written.stat().st_mode  # as the user wants it: safetensors lets nobody else read
+        save_file(dict(tensors), written, metadata=dict(metadata))
+        written.chmod(mode)
+        with written.open("rb") as file:
+            os.fsync(file.fileno())
+        written.replace(path)
+    except (OSError, SafetensorError) as error:
+        written.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path} (is the disk full?): {error}") from error
 
 
 def load_model(name: str | Path) -> Model:

@@ -215,9 +215,7 @@ def legend_of(raster: rasterio.DatasetReader) -> Legend:
         if number := re.fullmatch(r"CLASS_(\d+)", key):
             names[int(number[1])] = name
     try:
-        colors = {
-            value: "#" + bytes(rgba[:3]).hex() for value, rgba in raster.colormap(1).items()
-        }
+        colors = {value: "#" + bytes(rgba[:3]).hex() for value, rgba in raster.colormap(1).items()}
     except ValueError:  # it has none
         colors = {}
     return Legend(names, colors)

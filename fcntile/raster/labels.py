@@ -83,7 +83,7 @@ class RasterLabels:
             InputError: if they cannot be read, or are no whole numbers from 0.
         """
         try:
-            values = self._grid.read(1, window=window)
+            values: NDArray[Any] = self._grid.read(1, window=window)
             labelled = self._grid.read_masks(1, window=window) if self._is_masked else None
         except GDAL_ERRORS as error:
             raise InputError(f"cannot read the labels {self._file.name}: {error}") from error
@@ -92,7 +92,7 @@ class RasterLabels:
         if labelled is not None:
             values = np.where(labelled > 0, values, values.dtype.type(0))
         self._check(values)
-        out = values.astype(np.uint16)
+        out: NDArray[np.uint16] = values.astype(np.uint16)
         if labelled is not None:
             out[labelled == 0] = UNLABELLED
         return out
@@ -188,7 +188,9 @@ def is_same_grid(labels: rasterio.DatasetReader, like: rasterio.DatasetReader) -
     there, here = np.array(labels.transform * corner), np.array(like.transform * corner)
     starts = np.array(labels.transform * (0, 0)) - np.array(like.transform * (0, 0))
     return bool(
-        labels.crs == like.crs and abs(there - here).max() < tolerance and abs(starts).max() < tolerance
+        labels.crs == like.crs
+        and abs(there - here).max() < tolerance
+        and abs(starts).max() < tolerance
     )
 
 

@@ -8,6 +8,7 @@ band within a pixel, which is the order that nets run fastest on (channels last)
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,17 +58,29 @@ def open_raster(path: str, *, threads: int = 1) -> Iterator[rasterio.DatasetRead
     Raises:
         InputError: if it cannot be opened, with GDAL's reason.
     """
-    with _gdal(GDAL_NUM_THREADS=threads, GDAL_HTTP_MAX_RETRY=3, GDAL_HTTP_RETRY_DELAY=1):
-        try:
-            raster = rasterio.open(path)
-        except (*GDAL_ERRORS, ValueError) as error:
-            raise InputError(f"cannot open {path}: {error}") from error
-        if not raster.count:
-            inside = " ".join(raster.subdatasets) or "none"
-            raster.close()
-            raise InputError(f"{path} has no bands itself; choose one of its datasets: {inside}")
-        with raster, _gdal(GDAL_CACHEMAX=_cache_bytes(raster)):
-            yield raster
+    with (
+        _gdal(GDAL_NUM_THREADS=threads, GDAL_HTTP_MAX_RETRY=3, GDAL_HTTP_RETRY_DELAY=1),
+        open_file(path) as raster,
+        _gdal(GDAL_CACHEMAX=_cache_bytes(raster)),
+    ):
+        yield raster
+
+
+def open_file(path: str) -> rasterio.DatasetReader:
+    """Open a raster with GDAL's own settings.
+
+    Raises:
+        InputError: if it cannot be opened, with GDAL's reason.
+    """
+    try:
+        raster = rasterio.open(path)
+    except (*GDAL_ERRORS, ValueError) as error:
+        raise InputError(f"cannot open {path}: {error}") from error
+    if not raster.count:
+        inside = " ".join(raster.subdatasets) or "none"
+        raster.close()
+        raise InputError(f"{path} has no bands itself; choose one of its datasets: {inside}")
+    return raster
 
 
 def _gdal(**settings: int) -> rasterio.Env:
@@ -230,6 +243,10 @@ class _Guesses(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[str] = []
+        self._logs = [logging.getLogger(name) for name in ("rasterio._env", "rasterio._err")]
+        self._levels = [log.level for log in self._logs]
+        self._readers = 0
+        self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -238,25 +255,37 @@ class _Guesses(logging.Filter):
             return False
         return record.levelno >= logging.getLogger().level  # as without us
 
+    def __enter__(self) -> None:
+        """Listen, as long as any thread reads."""
+        with self._lock:
+            self._readers += 1
+            if self._readers > 1:
+                return
+            self._levels = [log.level for log in self._logs]
+            for log in self._logs:
+                log.addFilter(self)
+                log.setLevel(logging.WARNING)  # a quiet user must not get guesses either
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers:
+                return
+            for log, level in zip(self._logs, self._levels, strict=True):
+                log.removeFilter(self)
+                log.setLevel(level)
+
+
+_guesses = _Guesses()
+
 
 @contextmanager
 def _strict_gdal() -> Iterator[None]:
     """Send this thread's GDAL messages to the log; raise OSError for pixels that are guesses."""
-    guesses = _Guesses()
-    logs = [logging.getLogger(name) for name in ("rasterio._env", "rasterio._err")]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.addFilter(guesses)
-        log.setLevel(logging.WARNING)  # a quiet user must not get guesses either
-    try:
-        with rasterio.Env():
-            yield
-    finally:
-        for log, level in zip(logs, levels, strict=True):
-            log.removeFilter(guesses)
-            log.setLevel(level)
-    if guesses.messages:
-        raise OSError(guesses.messages[0])
+    with _guesses, rasterio.Env():
+        yield
+    if _guesses.messages:
+        raise OSError(_guesses.messages.pop())
 
 
 def _reflect(strip: NDArray[np.generic], rows: int, columns: int) -> None:

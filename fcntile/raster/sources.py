@@ -12,7 +12,14 @@ from fcntile.errors import InputError
 from fcntile.raster.classes import UNLABELLED, Class, Legend, legend_of
 from fcntile.raster.labels import Labels, RasterLabels, VectorLabels
 from fcntile.raster.reader import GDAL_ERRORS
-from fcntile.raster.vectors import BACKGROUND, VECTORS, Features, burn_values, is_vector, read_features
+from fcntile.raster.vectors import (
+    BACKGROUND,
+    VECTORS,
+    Features,
+    burn_values,
+    is_vector,
+    read_features,
+)
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 
@@ -41,7 +48,7 @@ def expand(path: str, suffixes: Sequence[str] = RASTERS) -> list[str]:
             raise InputError(f"the directory {path} holds no {', '.join(suffixes)} file")
         return files
     if glob.has_magic(path) and not Path(path).exists() and "://" not in path:
-        files = sorted(glob.glob(path, recursive=True))
+        files = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (Path.glob takes no root)
         if not files:
             raise InputError(f"no file matches {path}")
         return files
@@ -92,7 +99,8 @@ def _labels_of(image: str, label_files: Sequence[str]) -> str:
         if candidates:
             raise InputError(f"{image} could have the labels {' or '.join(candidates[:3])}")
     raise InputError(
-        f"{image} has no labels: none of the {len(label_files)} files is called {stem}.* or {stem}_*"
+        f"{image} has no labels: none of the {len(label_files)} files given is called {stem}.* or "
+        f"{stem}_*"
     )
 
 

@@ -164,4 +164,4 @@ def _whole(value: Any) -> int | None:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or value != value  # noqa: PLR0124 (NaN)
+    return value is None or value != value

@@ -8,7 +8,7 @@ its pixels), which is then renamed. Whatever fails on the way, the folder goes.
 import os
 import xml.etree.ElementTree as ET
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,17 +22,27 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError, OutputError
+from fcntile.raster.classes import NO_LABEL, UNLABELLED
 from fcntile.raster.reader import GDAL_ERRORS
 
-Classes = Sequence[tuple[str, tuple[int, int, int]]]  # name, (red, green, blue)
+Classes = Sequence[tuple[int, str, tuple[int, int, int]]]  # value, name, (red, green, blue)
 
-NODATA = 255
+NODATA = {"uint8": NO_LABEL, "uint16": UNLABELLED}  # of masks, by their dtype
 BLOCK = 512
 SIDECARS = (".aux.xml", ".ovr", ".msk")
 DEFAULTS: dict[str, dict[str, Any]] = {
     "COG": {"compress": "deflate", "blocksize": BLOCK, "overview_resampling": "mode"},
     "GTiff": {"compress": "deflate", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK},
 }
+
+
+def mask_dtype(values: Iterable[int]) -> str:
+    """Return the dtype of a mask with these class values.
+
+    >>> mask_dtype([0, 254]), mask_dtype([0, 255])
+    ('uint8', 'uint16')
+    """
+    return "uint8" if max(values) < NODATA["uint8"] else "uint16"
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -60,10 +70,12 @@ def open_mask(
 ) -> Iterator["MaskWriter"]:
     """Open a mask for writing; what is not finished when it closes, was never there.
 
+    It is uint8 with nodata 255 if every class value is below that, else uint16 with 65535.
+
     Args:
         path: the output.
         like: raster whose grid and georeference the mask shares.
-        classes: name and (red, green, blue) of each class, in the order of their ids.
+        classes: value, name and (red, green, blue) of each class.
         tags: what to record in the file about its making.
         driver: "COG" or "GTiff".
         creation_options: GDAL creation options, over compress=deflate and 512 px blocks.
@@ -75,6 +87,7 @@ def open_mask(
     """
     if path.resolve() in {Path(name).resolve() for name in like.files}:
         raise OutputError(f"the output {path} is the input, or a part of it")
+    dtype = mask_dtype(value for value, _, _ in classes)
     options = DEFAULTS[driver] | {"bigtiff": "IF_SAFER", "num_threads": threads}
     options |= {key.lower(): value for key, value in (creation_options or {}).items()}
     try:
@@ -84,8 +97,8 @@ def open_mask(
     with folder:
         try:
             if creation_options:
-                _try_options(Path(folder.name), driver, options)
-            rows = _create(Path(folder.name) / "rows.tif", like, classes, tags)
+                _try_options(Path(folder.name), driver, options, dtype)
+            rows = _create(Path(folder.name) / "rows.tif", like, classes, tags, dtype)
         except GDAL_ERRORS as error:
             raise OutputError(f"cannot write beside {path}: {error}") from error
         with rows:
@@ -109,17 +122,18 @@ class MaskWriter:
         self._rows, self._driver, self._options = rows, driver, options
         self._row = 0  # rows received so far
         self._crc = 0  # of their bytes
-        self._blocks = np.empty((BLOCK, rows.width), np.uint8)  # the row of blocks being filled
+        self._blocks = np.empty((BLOCK, rows.width), rows.dtypes[0])  # the row being filled
 
-    def write(self, rows: NDArray[np.uint8]) -> None:
+    def write(self, rows: NDArray[np.unsignedinteger]) -> None:
         """Append rows.
 
         Args:
-            rows: (any number, width) uint8 class ids, 255 where there is no data.
+            rows: (any number, width) class values and nodata, in the mask's dtype.
 
         Raises:
             OutputError: if they cannot be written, with GDAL's reason.
         """
+        assert rows.dtype == self._blocks.dtype, "numpy would wrap values without a word"
         self._crc = zlib.crc32(rows.tobytes(), self._crc)
         while len(rows):
             used = self._row % BLOCK
@@ -181,12 +195,12 @@ def _crc(path: Path) -> int:
     return crc
 
 
-def _try_options(folder: Path, driver: str, options: Mapping[str, Any]) -> None:
+def _try_options(folder: Path, driver: str, options: Mapping[str, Any], dtype: str) -> None:
     """Raise OptionError if GDAL cannot make a small mask with these creation options."""
     trial, made = folder / "trial.tif", folder / "tried.tif"
-    profile = {"driver": "GTiff", "width": BLOCK, "height": BLOCK, "count": 1, "dtype": "uint8"}
+    profile = {"driver": "GTiff", "width": BLOCK, "height": BLOCK, "count": 1, "dtype": dtype}
     where = {"crs": "EPSG:3857", "transform": Affine(1, 0, 9, 0, -1, 9)}
-    with rasterio.open(trial, "w", nodata=NODATA, **profile, **where) as mask:
+    with rasterio.open(trial, "w", nodata=NODATA[dtype], **profile, **where) as mask:
         mask.write_colormap(1, {0: (0, 0, 0, 255)})
     try:
         rasterio.shutil.copy(trial, made, driver=driver, **options)
@@ -198,7 +212,7 @@ def _try_options(folder: Path, driver: str, options: Mapping[str, Any]) -> None:
 
 
 def _create(
-    path: Path, like: rasterio.DatasetReader, classes: Classes, tags: Mapping[str, str]
+    path: Path, like: rasterio.DatasetReader, classes: Classes, tags: Mapping[str, str], dtype: str
 ) -> rasterio.io.DatasetWriter:
     """Return the file of rows, with all that the mask says beside its pixels."""
     path.with_name(f"{path.name}.aux.xml").write_text(_category_names(classes))
@@ -210,8 +224,8 @@ def _create(
         width=like.width,
         height=like.height,
         count=1,
-        dtype="uint8",
-        nodata=NODATA,
+        dtype=dtype,
+        nodata=NODATA[dtype],
         crs=gcps_crs if gcps else like.crs,
         transform=None if gcps else like.transform,
         gcps=gcps or None,
@@ -223,18 +237,22 @@ def _create(
         zstd_level=1,
         bigtiff="IF_SAFER",
     )
-    colors = {i: (*rgb, 255) for i, (_, rgb) in enumerate(classes)}
-    rows.write_colormap(1, {**colors, NODATA: (0, 0, 0, 0)})
+    colors = {value: (*rgb, 255) for value, _, rgb in classes}
+    rows.write_colormap(1, {**colors, NODATA[dtype]: (0, 0, 0, 0)})
     rows.set_band_description(1, "class")
     rows.update_tags(**tags)
-    rows.update_tags(1, **{f"CLASS_{i}": name for i, (name, _) in enumerate(classes)})
+    rows.update_tags(1, **{f"CLASS_{value}": name for value, name, _ in classes})
     return rows
 
 
 def _category_names(classes: Classes) -> str:
-    """Return GDAL's sidecar (PAM) with the class names; rasterio has no call for them."""
+    """Return GDAL's sidecar (PAM) with the class names; rasterio has no call for them.
+
+    GDAL finds a name by counting: values without a class have an empty one.
+    """
+    by_value = {value: name for value, name, _ in classes}
     root = ET.Element("PAMDataset")
     names = ET.SubElement(ET.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
-    for name, _ in classes:
-        ET.SubElement(names, "Category").text = name
+    for value in range(max(by_value) + 1):
+        ET.SubElement(names, "Category").text = by_value.get(value, "")
     return ET.tostring(root, encoding="unicode")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcntile.errors import ModelError
-from fcntile.inference.blend import best_class, blend, taper
+from fcntile.inference.blend import best_class, blend, class_values, taper
 from fcntile.inference.engine import Tile
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
@@ -80,12 +80,46 @@ def test_blending_equals_the_weighted_sum_held_in_memory(tiling, classes):
     assert (mask == total.argmax(0)[:height, :width])[clear].all()
 
 
-@pytest.mark.parametrize("classes", [1, 2, 6, 254])
+@pytest.mark.parametrize("classes", [1, 2, 6, 254, 255, 256, 300, 32768])
 def test_the_best_class_is_that_of_argmax(classes):
     logits = torch.randint(0, 9, (classes, 20, 30)).float()  # with many ties
-    best, ids = best_class(logits)
+    logits[-1, :10] = 9  # where the last class wins
+    best, positions = best_class(logits)
     assert torch.equal(best, logits.amax(0))
-    assert np.array_equal(ids.numpy(), logits.numpy().argmax(0))
+    assert np.array_equal(positions.numpy(), logits.numpy().argmax(0))
+    assert positions.dtype == (torch.uint8 if classes <= 255 else torch.int16)
+
+
+@pytest.mark.parametrize("classes", [1, 255, 256, 300])
+def test_where_there_is_no_data_is_the_largest_number(classes):
+    tiling = Tiling.over(height=40, width=40, tile=32, overlap=8)
+    valid = torch.rand(4, 32, 32) < 0.5
+    tiles = [Tile(t.row, t.column, t.logits, valid[0]) for t in random_tiles(tiling, classes)]
+    first = next(blend(tiles, tiling, classes, CPU, Clock()))
+    assert first.dtype == (np.uint8 if classes <= 255 else np.uint16)
+    nodata = np.iinfo(first.dtype).max
+    assert np.array_equal(first[:24, :24] == nodata, ~valid[0, :24, :24].numpy())
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [((42, 11, 21), np.uint8), ((0, 1, 254), np.uint8), ((0, 255, 7), np.uint16)],
+)
+@pytest.mark.parametrize("position_dtype", [np.uint8, np.uint16])
+def test_positions_become_the_values_of_their_classes(values, dtype, position_dtype):
+    none = np.iinfo(position_dtype).max
+    positions = np.array([[0, 1, none], [2, none, 2]], position_dtype)
+    mask = class_values(positions, values)
+    a, b, c = values
+    nodata = np.iinfo(dtype).max
+    assert mask.dtype == dtype
+    assert mask.tolist() == [[a, b, nodata], [c, nodata, c]]
+
+
+@pytest.mark.parametrize("classes", [2, 255, 256])
+def test_positions_that_are_the_values_are_not_copied(classes):
+    positions = np.zeros((2, 3), np.uint8 if classes <= 255 else np.uint16)
+    assert class_values(positions, range(classes)) is positions
 
 
 @pytest.mark.parametrize("ramp", [0, 1, 2, 63, 128])

@@ -8,9 +8,10 @@ from nets import card
 from safetensors.torch import save_file
 
 from fcntile.errors import ModelError
-from fcntile.models.card import Card, ModelClass
+from fcntile.models.card import MAX_VALUE, Card, ModelClass
 from fcntile.models.model_file import CARD_KEY, bundled_models, load_model, save_model
 from fcntile.models.registry import create_model
+from fcntile.raster.classes import UNKNOWN
 
 FCN = {"width": 2, "head": 4, "batch_norm": True}
 
@@ -95,7 +96,30 @@ def test_a_card_keeps_its_promises():
         card("pixel", std=0)
     with pytest.raises(ModelError, match="dtype 'complex64' is none of uint8"):
         card("pixel", dtype="complex64")
-    with pytest.raises(ModelError, match="1 to 254 classes"):
-        replace(good, classes=(ModelClass("x", "#000000"),) * 255)
+    with pytest.raises(ModelError, match="1 to 32768 classes"):
+        replace(good, classes=(ModelClass("x", "#000000"),) * 32769)
     with pytest.raises(ModelError, match="colour 'red'"):
         replace(good, classes=(ModelClass("x", "red"),))
+
+
+def test_the_value_of_a_class_is_its_position_unless_the_card_gives_one():
+    old = json.loads(card("pixel").to_json())
+    for c in old["classes"]:
+        del c["value"]  # as cards had it before
+    assert Card.from_json(json.dumps(old)).values == (0, 1, 2)
+    made = card("pixel", values=[11, 42, 21])
+    assert Card.from_json(made.to_json()).values == made.values == (11, 42, 21)
+
+
+@pytest.mark.parametrize("value", [-1, 65534, 1.0, True, "1"])
+def test_values_that_a_mask_cannot_hold_are_refused(value):
+    assert card("pixel", values=[0, MAX_VALUE]).values == (0, UNKNOWN - 1)
+    with pytest.raises(ModelError, match=r"class value .* is no integer from 0 to 65533"):
+        card("pixel", values=[0, value])
+
+
+def test_two_classes_cannot_have_one_value():
+    with pytest.raises(ModelError, match="2 classes have the value 7"):
+        card("pixel", values=[7, 1, 7])
+    with pytest.raises(ModelError, match="2 classes have the value 1"):
+        card("pixel", values=[1, None])  # the second one's position

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,23 +15,27 @@ from fcntile.errors import OutputError
 from fcntile.raster.reader import open_raster
 from fcntile.raster.writer import check_output, open_mask
 
-CLASSES = [("meadow", (0, 128, 0)), ("lake", (0, 0, 255)), ("road", (90, 90, 90))]
+CLASSES = [(0, "meadow", (0, 128, 0)), (1, "lake", (0, 0, 255)), (2, "road", (90, 90, 90))]
 
 
-def write_mask(path, like, mask, rows=100, **more):
+def with_values(*values):
+    """Return as many classes, with these values."""
+    return [(v, name, rgb) for v, (_, name, rgb) in zip(values, CLASSES, strict=True)]
+
+
+def write_mask(path, like, mask, rows=100, classes=CLASSES, **more):
     """Write a mask in blocks of that many rows."""
     with (
         open_raster(like) as raster,
-        open_mask(path, raster, classes=CLASSES, tags={"MADE_BY": "test"}, **more) as writer,
+        open_mask(path, raster, classes=classes, tags={"MADE_BY": "test"}, **more) as writer,
     ):
         for row in range(0, len(mask), rows):
             writer.write(mask[row : row + rows])
         writer.finish()
 
 
-def random_mask(height, width):
-    values = np.array([0, 1, 2, 255], np.uint8)
-    return values[np.random.default_rng(0).integers(0, 4, (height, width))]
+def random_mask(height, width, values=(0, 1, 2, 255), dtype=np.uint8):
+    return np.random.default_rng(0).choice(np.array(values, dtype), (height, width))
 
 
 @pytest.mark.parametrize("driver", ["COG", "GTiff"])
@@ -64,6 +69,65 @@ def test_overviews_are_by_majority(make_raster, noise, tmp_path):
     write_mask(tmp_path / "mask.tif", make_raster(noise(1, 1024, 1024)), mask)
     with rasterio.open(tmp_path / "mask.tif", overview_level=0) as overview:
         assert (overview.read(1) == 0).all()
+
+
+@pytest.mark.parametrize("driver", ["COG", "GTiff"])
+@pytest.mark.parametrize(
+    ("values", "dtype", "nodata"),
+    [
+        ((11, 21, 42), "uint8", 255),
+        ((2, 1, 254), "uint8", 255),
+        ((0, 254, 255), "uint16", 65535),
+        ((255, 256, 65533), "uint16", 65535),
+    ],
+)
+def test_class_values_keep_their_names_and_colours(
+    make_raster, noise, tmp_path, driver, values, dtype, nodata
+):
+    mask = random_mask(600, 700, (*values, nodata), dtype)
+    out, like = tmp_path / "mask.tif", make_raster(noise(1, 600, 700))
+    options = {"compress": "zstd"}  # so that they are tried first
+    classes = with_values(*values)
+    write_mask(out, like, mask, classes=classes, driver=driver, creation_options=options)
+    with rasterio.open(out) as written:
+        assert (written.dtypes, written.nodata) == ((dtype,), nodata)
+        assert np.array_equal(written.read(1), mask)
+        assert np.array_equal(written.read_masks(1) > 0, mask != nodata)
+        names = {key: v for key, v in written.tags(1).items() if key.startswith("CLASS_")}
+        assert names == {f"CLASS_{v}": name for v, name, _ in classes}
+        colors = written.colormap(1)
+        assert [colors[v] for v in values] == [(*rgb, 255) for _, _, rgb in classes]
+        assert colors[nodata] == (0, 0, 0, 0)
+    if driver == "COG":
+        assert cog_validate(out, strict=True) == (True, [], [])
+
+
+def test_uint16_overviews_are_by_majority_too(make_raster, noise, tmp_path):
+    mask = np.full((1024, 1024), 255, np.uint16)
+    mask[::2, ::2] = 300
+    out, classes = tmp_path / "mask.tif", with_values(0, 255, 300)
+    write_mask(out, make_raster(noise(1, 1024, 1024)), mask, classes=classes)
+    with rasterio.open(out, overview_level=0) as overview:
+        assert (overview.read(1) == 255).all()
+
+
+def test_rows_of_another_dtype_are_not_wrapped(make_raster, noise, tmp_path):
+    with pytest.raises(AssertionError, match="wrap"):
+        write_mask(tmp_path / "m.tif", make_raster(noise(1, 9, 9)), np.full((9, 9), 256, "uint16"))
+
+
+@pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="gdalinfo is not installed")
+@pytest.mark.parametrize("values", [(11, 21, 42), (0, 255, 300)])
+def test_gdalinfo_finds_names_and_colours_by_value(make_raster, noise, tmp_path, values):
+    classes, out = with_values(*values), tmp_path / "mask.tif"
+    mask = random_mask(600, 600, values, "uint8" if max(values) < 255 else "uint16")
+    write_mask(out, make_raster(noise(1, 600, 600)), mask, classes=classes)
+    shown = subprocess.run(["gdalinfo", "-json", out], capture_output=True, text=True, check=True)
+    (band,) = json.loads(shown.stdout)["bands"]
+    names = {value: name for value, name in enumerate(band["categories"]) if name}
+    assert names == {value: name for value, name, _ in classes}
+    colors = band["colorTable"]["entries"]
+    assert [colors[value] for value in values] == [[*rgb, 255] for _, _, rgb in classes]
 
 
 @pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="gdalinfo is not installed")

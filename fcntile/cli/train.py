@@ -1,0 +1,168 @@
+"""`fcntile train`."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fcntile.cli import options
+from fcntile.cli.progress import reporting
+from fcntile.training.recipes import (
+    OPTIMIZERS,
+    RECIPES,
+    SCHEDULES,
+    Settings,
+    make_settings,
+)
+
+if TYPE_CHECKING:
+    from fcntile.train import Preview
+
+DEFAULTS = Settings()
+Command = Callable[..., Any]
+
+
+def arch_options(
+    ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return `NAME=VALUE` options with their values as JSON has them: 12, 0.1, true, text."""
+    values: dict[str, Any] = {}
+    for name, text in options.name_value_pairs(ctx, param, pairs).items():
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+def setting(flag: str, help: str, **more: Any) -> Callable[[Command], Command]:
+    """Return an option for a field of `Settings`, which is None if it is not given."""
+    name = flag.removeprefix("--").replace("-", "_")
+    default = getattr(DEFAULTS, name)
+    return click.option(flag, name, help=f"{help}  [default: {default}]", **more)
+
+
+@click.command(short_help="Train a model.")
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
+@click.argument("labels", metavar="LABELS")
+@click.option("-o", "--output", metavar="FILE", required=True, help="The model file to write.")
+@options.classes
+@options.class_field
+@options.outside
+@options.ignore
+@click.option(
+    "--val",
+    metavar="FILE",
+    multiple=True,
+    help="Image to validate on, with labels among LABELS; repeatable, a glob or directory too.  "
+    "[default: ground held out of IMAGES]",
+)
+@setting("--val-share", "Share of the ground held out for validation; 0 for none.", type=float)
+@click.option("--recipe", type=click.Choice(list(RECIPES)), help="Settings that a paper published.")
+@click.option("--arch", metavar="NAME", help="Network.  [default: that of --init, or fcn8s_small]")
+@click.option(
+    "--arch-option",
+    "arch_options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=arch_options,
+    help="Option of the network, such as width=64; repeatable.",
+)
+@click.option(
+    "--init", metavar="FILE|NAME", help="Model to start from; its network is the default then."
+)
+@setting("--steps", "Updates of the weights.", type=click.IntRange(min=1))
+@setting("--window", "Side of a training window in px.", type=click.IntRange(min=1))
+@setting("--batch-size", "Windows per forward pass, of all processes.", type=click.IntRange(min=1))
+@setting("--accumulate", "Forward passes per update.", type=click.IntRange(min=1))
+@setting("--loss", "Sum of ce, dice and focal, such as ce+0.5*dice.", metavar="SUM")
+@setting("--class-weights", "none, auto, or a number for each class.", metavar="W,W,...")
+@setting("--optimizer", "Optimiser.", type=click.Choice(OPTIMIZERS))
+@setting("--lr", "Highest learning rate.", type=click.FloatRange(min=0, min_open=True))
+@setting("--momentum", "Momentum of sgd.", type=click.FloatRange(0, 1, max_open=True))
+@setting("--weight-decay", "Decay of kernels.", type=click.FloatRange(min=0))
+@setting("--schedule", "Course of the learning rate.", type=click.Choice(SCHEDULES))
+@setting("--warmup", "Updates in which the learning rate rises.", type=click.IntRange(min=0))
+@setting("--clip-grad", "Largest norm of the gradient; 0 for any.", type=click.FloatRange(min=0))
+@setting("--ema", "Decay of the moving average of weights; 0 for none.", type=float)
+@setting("--balance", "Share of windows drawn by class, all alike; others by area.", type=float)
+@setting("--scale", "Largest factor by which windows shrink or grow.", type=float)
+@setting("--jitter", "Largest change of brightness and contrast.", type=click.FloatRange(min=0))
+@click.option(
+    "--flip/--no-flip", default=None, help="Mirror and turn windows by quarters.  [default: flip]"
+)
+@options.bidx
+@setting("--val-every", "Updates between validations; 0 is a twentieth.", type=click.IntRange(0))
+@click.option(
+    "--run", metavar="DIR", help="Folder of the run.  [default: OUTPUT with .run for its suffix]"
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder, if there is one.")
+@options.device
+@options.precision
+@options.threads
+@setting("--seed", "Seed of everything random.", type=click.IntRange(min=0))
+@click.option("--licence", default="", metavar="TEXT", help="Licence of the model, for its card.")
+@click.option("--attribution", default="", metavar="TEXT", help="Whom to name, for its card.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained on, and stop.")
+@options.overwrite
+@options.as_json
+@options.progress
+def train(
+    recipe: str | None, as_json: bool, progress: str | None, dry_run: bool, **values: Any
+) -> None:
+    """Train a model on rasters and labels.
+
+    IMAGES are rasters, globs or directories, all with the same bands. LABELS is a raster of class
+    ids or a vector file for all of them, or a glob or directory of labels, paired by name: that of
+    ortho_1.tif are in ortho_1.* or ortho_1_*. Labels may have another CRS, resolution or extent
+    than their image. The value 255, nodata and what --ignore names are not learned.
+
+    Windows are drawn straight from the rasters, many of them where rare classes are. A fifth of the
+    ground is held out; the model that does best there becomes OUTPUT, for fcntile predict. The
+    folder of the run has curves, scores, samples and the checkpoint for --resume.
+
+    \b
+    Examples:
+      fcntile train ortho.tif roofs.geojson -o roofs.safetensors
+      fcntile train images/ labels/ -o cover.safetensors --classes cover.csv --dry-run
+      fcntile train scene.tif fields.gpkg --class-field crop -o crops.safetensors --steps 20000
+      torchrun --nproc-per-node 4 -m fcntile train images/ labels/ -o cover.safetensors
+    """
+    from fcntile.train import train
+
+    known = {name: values.pop(name) for name in list(values) if hasattr(DEFAULTS, name)}
+    known["arch_options"] = known["arch_options"] or None
+    with reporting(progress, unit="step") as report:
+        done = train(
+            settings=make_settings(recipe, **known), dry_run=dry_run, progress=report, **values
+        )
+    if as_json:
+        json.dump(asdict(done), sys.stdout)
+        sys.stdout.write("\n")
+    elif dry_run:
+        _show(done)  # type: ignore[arg-type]
+
+
+def _show(preview: "Preview") -> None:
+    """Print what a run would train on."""
+    for image in preview.images:
+        size = f"{image['width']} x {image['height']} px"
+        click.echo(f"{image['image']}  {size}  labels {image['labels']}")
+    click.echo("\nclass                         training px    validation px")
+    for c in preview.classes:
+        name = f"{c['value']} {c['name']}"
+        click.echo(f"{name:<24.24}{c['train_pixels']:>17,}{c['val_pixels']:>17,}")
+    click.echo("\nband                             mean        deviation")
+    for band in preview.bands:
+        click.echo(f"{band['name']:<24.24}{band['mean']:>13.5g}{band['std']:>17.5g}")
+    hours, seconds = divmod(preview.steps * preview.step_seconds, 3600)
+    click.echo(
+        f"\n{preview.arch}, {preview.parameters:,} weights\n"
+        f"{preview.steps:,} steps, {preview.samples:,} windows, {preview.step_seconds:g} s a step: "
+        f"{hours:.0f} h {seconds / 60:.0f} min\n"
+        f"{preview.peak_mb:,.0f} MB at the peak\n"
+        f"samples in {preview.picture}"
+    )

@@ -1,0 +1,380 @@
+"""Masks and labels in, scores out: how good is a mask?"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from fcntile.errors import InputError, OptionError, OutputError
+from fcntile.raster.classes import (
+    UNKNOWN,
+    UNLABELLED,
+    Class,
+    Legend,
+    check_values,
+    default_color,
+    found_classes,
+    legend_of,
+    lookup,
+    read_classes,
+)
+from fcntile.raster.labels import Labels, RasterLabels
+from fcntile.raster.reader import open_raster
+from fcntile.raster.sources import LabelSource, Pair, pair_files, raster_legend
+from fcntile.raster.vectors import is_vector
+from fcntile.raster.writer import check_output
+from fcntile.training.figures import check_figure, draw_confusion
+from fcntile.training.metrics import (
+    TOTALS,
+    Counts,
+    Scores,
+    bootstrap,
+    boundary_f1,
+    boundary_margin,
+    mean,
+)
+
+log = logging.getLogger(__name__)
+
+ROWS, PIXELS = 512, 2 << 20  # read at a time: so many rows, fewer if that is too many pixels
+MAX_CLASSES = 1024  # more are no classes, and their confusion matrix gets too large
+MAX_TOLERANCE = 100  # px; boundaries further apart are not the same one
+MIN_BLOCK, BLOCKS = 256, 400  # the side of a block of ground in px, and about how many to make
+FEW_BLOCKS = 10
+
+Read = Callable[[Window], NDArray[np.uint16]]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How far the scores depend on the ground that was looked at.
+
+    Args:
+        rounds: how often blocks were drawn.
+        blocks: of ground that has pixels to compare.
+        side: of a block in px.
+        intervals: 95 % interval of each total.
+    """
+
+    rounds: int
+    blocks: int
+    side: int
+    intervals: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good masks are.
+
+    Args:
+        classes: the class table.
+        confusion: (classes, classes) pixels, rows are labels.
+        scores: of all masks together.
+        mask_nodata: pixels that have no class in the mask.
+        unlabelled: pixels that have one there, but none in the labels.
+        tolerance: of the boundary F1 in px.
+        boundary_f1: (classes,), with a tolerance.
+        bootstrap: with rounds.
+    """
+
+    classes: Sequence[Class]
+    confusion: NDArray[np.int64]
+    scores: Scores
+    mask_nodata: int
+    unlabelled: int
+    tolerance: float | None = None
+    boundary_f1: NDArray[np.float64] | None = None
+    bootstrap: Bootstrap | None = None
+
+    @property
+    def compared(self) -> int:
+        """Pixels that have a class in both."""
+        return int(self.confusion.sum())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold, None for NaN."""
+        scores = self.scores
+        per_class = {"iou": scores.iou, "f1": scores.f1}
+        per_class |= {"precision": scores.precision, "recall": scores.recall}
+        result: dict[str, Any] = {name: _or_none(getattr(scores, name)) for name in TOTALS}
+        if self.boundary_f1 is not None:
+            per_class["boundary_f1"] = self.boundary_f1
+            average = _or_none(mean(self.boundary_f1))
+            result["boundary_f1"] = {"tolerance": self.tolerance, "mean": average}
+        if self.bootstrap is not None:
+            ends = self.bootstrap.intervals.items()
+            result["intervals"] = {name: [_or_none(end) for end in both] for name, both in ends}
+            counts = {"rounds": self.bootstrap.rounds, "blocks": self.bootstrap.blocks}
+            result["bootstrap"] = {**counts, "block_side": self.bootstrap.side}
+        result["classes"] = [
+            {"value": c.id, "name": c.name}
+            | {name: _or_none(of_class[i]) for name, of_class in per_class.items()}
+            | {"pixels": int(scores.pixels[i])}
+            for i, c in enumerate(self.classes)
+        ]
+        result["confusion_matrix"] = self.confusion.tolist()
+        pixels = {"compared": self.compared, "mask_nodata": self.mask_nodata}
+        result["pixels"] = {**pixels, "unlabelled": self.unlabelled}
+        return result
+
+
+def evaluate(
+    masks: Sequence[str],
+    labels: str,
+    *,
+    classes: str | Path | None = None,
+    class_field: str | None = None,
+    outside: str | None = None,
+    ignore: Sequence[int] = (),
+    tolerance: float | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+    plot: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Compare masks with labels; several masks are scored as one.
+
+    Memory is bounded by the masks' width, not their height.
+
+    Args:
+        masks: rasters of class values, globs or directories.
+        labels: a raster or vector file for all of them, or a glob or directory of one for each,
+            found by name. They may have another grid or CRS.
+        classes: class table; by default what the masks say about their values, or else a class for
+            each value that is found.
+        class_field: field of vector labels that tells the class; without it all features are 1.
+        outside: what pixels outside of all features are, "background" or "unlabelled".
+        ignore: values that count as unlabelled in the labels, and in masks as no data.
+        tolerance: px, 0 to 100; if given, boundaries are scored too.
+        bootstrap: rounds of drawing blocks of ground anew; if given, totals get 95 % intervals.
+        seed: of these draws.
+        plot: path of a picture of the confusion matrix: .png, .pdf or .svg.
+        overwrite: replace an existing picture.
+        progress: called with the number of rows done and of all rows.
+
+    Raises:
+        OptionError: if an option has a value that cannot be used, or needs a package.
+        InputError: if a file cannot be read, has values that are no class, or nothing in common.
+        OutputError: if the picture exists or cannot be written.
+    """
+    _check_options(ignore, tolerance, bootstrap)
+    pairs = pair_files(masks, labels)
+    if plot is not None:
+        _check_plot(Path(plot), pairs, overwrite=overwrite)
+    shapes, legends = _survey(pairs)
+    known = _known_classes(classes, legends.values())
+    # without a class table an empty one: nobody could tell which value a feature's name has
+    files = LabelSource(
+        (p.labels for p in pairs), class_field=class_field, outside=outside, classes=known
+    )
+    if classes is None and known:
+        _remark_on_names(known, legends | _label_legends(pairs))
+    table = known or found_classes(_found_values(pairs, files), files.legend)
+    table = _without(table, ignore)
+    side = _block_side(shapes) if bootstrap else None
+    counts = Counts(len(table), tolerance, side)
+    margin = 0 if tolerance is None else boundary_margin(tolerance)
+    done, total = 0, sum(height for height, _ in shapes)
+    for number, pair in enumerate(pairs):
+        with _open(pair, files) as (mask, truth, shape):
+            read = _reader(pair, mask, truth, shape, table, ignore)
+            for row, positions, core in _read_rows(read, shape, margin):
+                counts.add(number, row, positions, core)
+                done += core.stop - core.start
+                progress(done, total)
+    if not counts.confusion.any():
+        raise InputError(
+            f"nothing to compare: of {counts.total} pixels {counts.mask_nodata} have no class in "
+            f"the mask, and {counts.unlabelled} have one there but none in the labels {labels}"
+        )
+    if plot is not None:
+        draw_confusion(plot, counts.confusion, [c.name for c in table])
+    return Evaluation(
+        classes=table,
+        confusion=counts.confusion,
+        scores=Scores.of(counts.confusion),
+        mask_nodata=counts.mask_nodata,
+        unlabelled=counts.unlabelled,
+        tolerance=tolerance,
+        boundary_f1=None if tolerance is None else boundary_f1(counts.boundary),
+        bootstrap=None if side is None else _bootstrap(counts.blocks, side, bootstrap, seed),
+    )
+
+
+def _check_options(ignore: Sequence[int], tolerance: float | None, rounds: int) -> None:
+    if wrong := [value for value in ignore if not 0 <= value <= UNLABELLED]:
+        raise OptionError(f"--ignore {wrong[0]} is no label value: they are 0 to {UNLABELLED}")
+    if tolerance is not None and not 0 <= tolerance <= MAX_TOLERANCE:
+        raise OptionError(f"--tolerance {tolerance} is not from 0 to {MAX_TOLERANCE} px")
+    if rounds < 0:
+        raise OptionError(f"--bootstrap {rounds} is no number of rounds")
+
+
+def _check_plot(path: Path, pairs: Sequence[Pair], *, overwrite: bool) -> None:
+    check_figure(path)
+    check_output(path, overwrite=overwrite)
+    if path.resolve() in {Path(name).resolve() for p in pairs for name in (p.image, p.labels)}:
+        raise OutputError(f"the plot {path} is one of the inputs")
+
+
+def _survey(pairs: Sequence[Pair]) -> tuple[list[tuple[int, int]], dict[str, Legend]]:
+    """Return the shapes of the masks, and the legends of those that have one."""
+    shapes, legends = [], {}
+    for path in (p.image for p in pairs):
+        with open_raster(path) as raster:
+            if raster.count != 1:
+                raise InputError(f"{path} has {raster.count} bands, a mask has one")
+            if not raster.dtypes[0].startswith(("uint", "int")):
+                raise InputError(f"{path} is {raster.dtypes[0]}, a mask has whole numbers")
+            shapes.append(raster.shape)
+            legends[path] = legend_of(raster)
+    return shapes, {path: legend for path, legend in legends.items() if legend.names}
+
+
+def _known_classes(path: str | Path | None, legends: Iterable[Legend]) -> list[Class]:
+    """Return the class table that the user or the masks give; empty if neither does."""
+    if path is not None:
+        if not (classes := read_classes(path)):
+            raise InputError(f"the class table {path} has no class")
+        return classes
+    named: dict[int, Class] = {}
+    for legend in legends:
+        for value, name in legend.names.items():
+            color = legend.colors.get(value, default_color(value))
+            named.setdefault(value, Class((value,), name, color))
+    return [named[value] for value in sorted(named)]
+
+
+def _remark_on_names(classes: Sequence[Class], legends: Mapping[str, Legend]) -> None:
+    """Warn if a file calls a value otherwise than the class table does."""
+    known = {c.id: c.name for c in classes}
+    for path, legend in legends.items():
+        for value, name in legend.names.items():
+            if name.casefold() != known.get(value, name).casefold():
+                log.warning("%d is %r in %s, but %r here", value, name, path, known[value])
+
+
+def _label_legends(pairs: Sequence[Pair]) -> dict[str, Legend]:
+    return {p.labels: raster_legend(p.labels) for p in pairs if not is_vector(p.labels)}
+
+
+def _without(classes: Iterable[Class], ignore: Sequence[int]) -> list[Class]:
+    """Return the classes that are left when values are ignored."""
+    left = [c for c in classes if not set(c.values) <= set(ignore)]
+    if len(left) > MAX_CLASSES:
+        raise InputError(f"{len(left)} classes are more than {MAX_CLASSES}: are these masks?")
+    return left
+
+
+def _block_side(shapes: Iterable[tuple[int, int]]) -> int:
+    area = sum(height * width for height, width in shapes)
+    return max(MIN_BLOCK, math.ceil(math.sqrt(area / BLOCKS)))
+
+
+@contextmanager
+def _open(pair: Pair, source: LabelSource) -> Iterator[tuple[Labels, Labels, tuple[int, int]]]:
+    """Open a mask and its labels on the mask's grid; the third is its height and width."""
+    with (
+        open_raster(pair.image) as grid,
+        closing(RasterLabels(pair.image, like=grid)) as mask,
+        closing(source.open(pair.labels, like=grid)) as labels,
+    ):
+        yield mask, labels, grid.shape
+
+
+def _row_windows(shape: tuple[int, int]) -> Iterator[Window]:
+    height, width = shape
+    step = max(1, min(ROWS, PIXELS // width))
+    for row in range(0, height, step):
+        yield Window(0, row, width, min(step, height - row))
+
+
+def _found_values(pairs: Sequence[Pair], source: LabelSource) -> list[int]:
+    """Return the values in masks and labels; a pass over all of them."""
+    found: set[int] = set()
+    for pair in pairs:
+        with _open(pair, source) as (mask, labels, shape):
+            found |= _values(mask, shape) | _values(labels, shape)
+    return sorted(found)
+
+
+def _values(labels: Labels, shape: tuple[int, int]) -> set[int]:
+    seen = np.zeros(UNLABELLED + 1, bool)
+    for window in _row_windows(shape):
+        seen[labels.read(window)] = True
+    return set(np.flatnonzero(seen[:UNKNOWN]).tolist())
+
+
+def _reader(
+    pair: Pair,
+    mask: Labels,
+    labels: Labels,
+    shape: tuple[int, int],
+    classes: Sequence[Class],
+    ignore: Iterable[int],
+) -> Read:
+    """Return what reads a window of mask and labels as positions in the class table.
+
+    It raises InputError, with all values of the file, at one that is no class. An ignored value
+    of a class that has others still means the class in a mask: it is no label, that is all.
+    """
+    mask_table = lookup(classes, set(ignore).difference(*(c.values for c in classes)))
+    sources = [
+        (pair.image, mask, mask_table),
+        (pair.labels, labels, lookup(classes, ignore)),
+    ]
+
+    def read(window: Window) -> NDArray[np.uint16]:
+        found = np.stack([table[file.read(window)] for _, file, table in sources])
+        for (path, file, table), positions in zip(sources, found, strict=True):
+            if (positions == UNKNOWN).any():
+                check_values(_values(file, shape), table, path)
+        return found
+
+    return read
+
+
+def _read_rows(
+    read: Read, shape: tuple[int, int], margin: int
+) -> Iterator[tuple[int, NDArray[np.uint16], slice]]:
+    """Yield rows from top to bottom, each read once.
+
+    Args:
+        read: gives (2, rows, width) of a window.
+        shape: of the raster.
+        margin: rows to have above and below those that are new.
+
+    Yields:
+        The first new row, (2, rows, width) rows, and the slice of the new ones.
+    """
+    height, width = shape
+    rows = np.empty((2, 0, width), np.uint16)
+    top = start = 0  # the raster's row where `rows` start, and the first one not yielded yet
+    for window in _row_windows(shape):
+        rows = np.concatenate([rows, read(window)], axis=1)
+        bottom = top + rows.shape[1]
+        stop = bottom if bottom == height else max(start, bottom - margin)
+        if stop > start:
+            yield start, rows, slice(start - top, stop - top)
+        kept = max(0, stop - margin)
+        rows, top, start = rows[:, kept - top :].copy(), kept, stop
+
+
+def _bootstrap(blocks: NDArray[np.int64], side: int, rounds: int, seed: int) -> Bootstrap:
+    count = blocks.shape[1]
+    if count < FEW_BLOCKS:
+        log.warning("the intervals rest on %d block(s) of ground only", count)
+    return Bootstrap(rounds, count, side, bootstrap(blocks, rounds, seed))
+
+
+def _or_none(number: Any) -> float | None:
+    """Return one of numpy's numbers as a float, None for NaN."""
+    return None if np.isnan(number) else float(number)

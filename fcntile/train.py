@@ -1,0 +1,348 @@
+"""Rasters and labels in, model file out."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fcntile
+from fcntile.errors import OptionError
+from fcntile.inference.devices import Plan, available_cpus, choose_device, make_plan, peak_rss
+from fcntile.models.card import Card, ModelClass
+from fcntile.models.model_file import Model, load_model
+from fcntile.models.registry import Net, create_model
+from fcntile.raster.writer import check_output
+from fcntile.training.augment import Augmentation
+from fcntile.training.distributed import Group, join_group
+from fcntile.training.ground import Ground, prepare
+from fcntile.training.loader import Windows, load
+from fcntile.training.pictures import draw_classes, draw_image, save_samples, shown_bands
+from fcntile.training.recipes import Settings
+from fcntile.training.run_folder import RunFolder
+from fcntile.training.session import Session, caught_signals
+from fcntile.training.start import normalisation, start_from
+from fcntile.training.trainer import Trainer, class_weights
+from fcntile.training.validation import Validation
+
+DEFAULT_ARCH = "fcn8s_small"
+PICTURES = 4  # samples in a picture of a dry run
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a training run did.
+
+    Args:
+        output: path of the model file.
+        run: path of the run folder.
+        arch: name of the network.
+        parameters: weights of it, trained or fixed.
+        classes: class id and name of each class.
+        images: rasters trained on.
+        steps: updates of the weights.
+        best_step: after which the model in `output` was saved.
+        loss: mean over the last updates.
+        val: scores on the ground held out, of the model in `output`: "miou", "pixel_accuracy" and
+            "iou" by class name; None if nothing was held out.
+        seconds: wall time, over all sessions of the run.
+        samples_per_second: training windows, in the time between validations.
+        peak_rss_mb: largest memory of this process so far, in 1e6 bytes.
+        device: where the net was trained.
+    """
+
+    output: str
+    run: str
+    arch: str
+    parameters: int
+    classes: dict[int, str]
+    images: int
+    steps: int
+    best_step: int
+    loss: float
+    val: dict[str, Any] | None
+    seconds: float
+    samples_per_second: float
+    peak_rss_mb: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would train on, and what a step of it costs, measured.
+
+    Args:
+        images: path, labels, width and height of each raster.
+        classes: value, name, train_pixels and val_pixels of each class.
+        bands: name, mean and std of each band over the training ground.
+        arch: name of the network.
+        parameters: weights of it.
+        steps: updates of the weights.
+        samples: windows in all.
+        step_seconds: of one update, after one that warms up.
+        peak_mb: largest memory of the device so far, or of the process on CPUs, in 1e6 bytes.
+        picture: path of a picture of training windows and their labels.
+    """
+
+    images: list[dict[str, Any]]
+    classes: list[dict[str, Any]]
+    bands: list[dict[str, Any]]
+    arch: str
+    parameters: int
+    steps: int
+    samples: int
+    step_seconds: float
+    peak_mb: float
+    picture: str
+
+
+def train(
+    images: Sequence[str],
+    labels: str,
+    output: str | Path,
+    *,
+    settings: Settings | None = None,
+    classes: str | None = None,
+    class_field: str | None = None,
+    outside: str | None = None,
+    ignore: Sequence[int] = (),
+    bidx: Sequence[int] | None = None,
+    val: Sequence[str] = (),
+    init: str | None = None,
+    run: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    licence: str = "",
+    attribution: str = "",
+    dry_run: bool = False,
+    overwrite: bool = False,
+    progress: Callable[..., None] = lambda done, total, **facts: None,
+) -> Summary | Preview:
+    """Train a net on rasters and labels, and write the model that did best on ground held out.
+
+    Windows are drawn straight from the rasters. Memory does not grow with them.
+
+    Args:
+        images: rasters, globs or directories.
+        labels: a raster or vector file, a glob or a directory; paired with the images by name.
+        output: path of the model file.
+        settings: how to train.
+        classes: file of the class table; without one every value found is a class.
+        class_field: field of vector labels that tells the class.
+        outside: what lies outside of vector labels, "background" or "unlabelled".
+        ignore: label values that count as unlabelled.
+        bidx: bands for the net's channels, from 1; by default every band but alpha.
+        val: rasters to validate on, instead of ground held out of `images`.
+        init: model file, or name of a bundled model, to start from.
+        run: folder of the run; by default beside the output.
+        resume: go on from the last checkpoint in it.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        threads: CPUs to use, by default all that this process may use.
+        licence: of the model, for its card.
+        attribution: whom to name when using the model, for its card.
+        dry_run: only look at the data and try two updates.
+        overwrite: replace an existing output and run folder.
+        progress: called with updates done, all updates, and what is known of loss and scores.
+
+    Raises:
+        OptionError: if an option cannot be used with this net, machine or run folder.
+        InputError: if images and labels cannot be trained with.
+        ModelError: if there is no such net, or the loss becomes infinite or undefined.
+        OutOfMemoryError: if a batch does not fit the device.
+        OutputError: if the output exists, or something cannot be written.
+        Stopped: after SIGINT or SIGTERM, with a checkpoint to go on from.
+    """
+    settings, output = settings or Settings(), Path(output)
+    run = Path(run) if run is not None else output.with_suffix(".run")
+    check_output(output, overwrite=overwrite or dry_run)
+    with join_group(choose_device(device).type == "cpu") as group:
+        plan = _plan(device, settings, threads, group)
+        start = load_model(init) if init is not None else None
+        settings = _with_arch(settings, start)
+        ground = prepare(
+            images,
+            labels,
+            val=val,
+            val_share=settings.val_share,
+            seed=settings.seed,
+            classes=classes,
+            class_field=class_field,
+            outside=outside,
+            ignore=ignore,
+            bidx=bidx,
+        )
+        card = _card(ground, settings, start, output.stem, licence, attribution)
+        net = _net(card, settings, start)
+        windows = Windows(
+            ground.dataset,
+            ground.sampler(settings.balance),
+            ground.split,
+            ground.table,
+            [band.mean for band in card.bands],
+            [band.std for band in card.bands],
+            window=settings.window,
+            augmentation=Augmentation(settings.scale, settings.jitter, settings.flip),
+            seed=settings.seed,
+        )
+        weights = class_weights(settings.class_weights, ground.pixels[0])
+        trainer = Trainer(net, card, settings, weights, plan, group)
+        held_out = Validation(
+            ground.dataset, ground.split.windows(), ground.table, len(ground.classes), net.stride
+        )
+        if dry_run:
+            return _preview(run, trainer, windows, ground)
+        folder = RunFolder(run)
+        session = Session(folder, trainer, windows, held_out, ground.dataset, progress)
+        config = _config(ground, settings, init)
+        session.open(config, ground.split.windows(), resume=resume, overwrite=overwrite)
+        with caught_signals() as signals:
+            session.run(signals)
+        session.finish(output)
+        return _summary(output, session, ground)
+
+
+def _plan(device: str, settings: Settings, threads: int | None, group: Group) -> Plan:
+    """Return where this process computes."""
+    if settings.batch_size % group.size:
+        raise OptionError(
+            f"batch size {settings.batch_size} cannot be shared by {group.size} processes: "
+            "use a multiple"
+        )
+    if group.size > 1 and device in ("auto", "cuda") and choose_device(device).type == "cuda":
+        device = f"cuda:{group.local}"
+        torch.cuda.set_device(group.local)
+    if threads is None and group.size > 1:
+        threads = max(1, available_cpus() // group.size)
+    return make_plan(device, settings.precision, settings.batch_size, threads)
+
+
+def _with_arch(settings: Settings, start: Model | None) -> Settings:
+    """Return settings that name a network: the one asked for, else that of the start."""
+    if settings.arch is not None:
+        return settings
+    if start is None:
+        return replace(settings, arch=DEFAULT_ARCH)
+    arch_options = {**start.card.arch_options, **settings.arch_options}
+    return replace(settings, arch=start.card.arch, arch_options=arch_options)
+
+
+def _card(
+    ground: Ground,
+    settings: Settings,
+    start: Model | None,
+    name: str,
+    licence: str,
+    attribution: str,
+) -> Card:
+    """Return the card of the model that comes out, but for its scores."""
+    bands = ground.dataset.bands
+    known = [grid.resolution for grid in ground.dataset.grids if grid.resolution]
+    data = {"images": [pair.image for pair in ground.dataset.pairs]}
+    return Card(
+        name=name,
+        arch=settings.arch or DEFAULT_ARCH,
+        arch_options=dict(settings.arch_options),
+        bands=normalisation(
+            bands.names, bands.dtype, ground.mean, ground.std, start.card if start else None
+        ),
+        dtype=bands.dtype,
+        scale=bands.scale,
+        offset=bands.offset,
+        classes=tuple(ModelClass(c.name, c.color, c.id) for c in ground.classes),
+        resolution=sorted(known)[len(known) // 2] if known else None,
+        training={"fcntile": fcntile.__version__, **asdict(settings), **data},
+        licence=licence,
+        attribution=attribution,
+    )
+
+
+def _net(card: Card, settings: Settings, start: Model | None) -> Net:
+    """Return the net with the weights to start from."""
+    torch.manual_seed(settings.seed)
+    net = create_model(card.arch, len(card.bands), len(card.classes), **card.arch_options)
+    if settings.window % net.stride:
+        raise OptionError(
+            f"window {settings.window} is not a multiple of the net's stride, {net.stride}"
+        )
+    if start is not None:
+        start_from(net, tuple(band.name for band in card.bands), start)
+    return net
+
+
+def _config(ground: Ground, settings: Settings, init: str | None) -> dict[str, Any]:
+    """Return all that decides what a run does."""
+    return {
+        "fcntile": fcntile.__version__,
+        "settings": asdict(settings),
+        "init": init,
+        "pairs": [asdict(pair) for pair in ground.dataset.pairs],
+        "bands": asdict(ground.dataset.bands),
+        "classes": [asdict(c) for c in ground.classes],
+        "train_pixels": ground.pixels[0].tolist(),
+        "val_pixels": ground.pixels[1].tolist(),
+    }
+
+
+def _summary(output: Path, session: Session, ground: Ground) -> Summary:
+    trainer = session.trainer
+    return Summary(
+        output=str(output),
+        run=str(session.folder.path),
+        arch=trainer.card.arch,
+        parameters=sum(p.numel() for p in trainer.net.parameters()),
+        classes={c.id: c.name for c in ground.classes},
+        images=len(ground.dataset.pairs),
+        steps=session.done,
+        best_step=session.best_step,
+        loss=session.loss,
+        val=session.best_scores,
+        seconds=round(session.seconds, 3),
+        samples_per_second=round(session.samples_per_second, 3),
+        peak_rss_mb=round(peak_rss() / 1e6, 1),
+        device=str(trainer.plan.device),
+    )
+
+
+def _preview(run: Path, trainer: Trainer, windows: Windows, ground: Ground) -> Preview:
+    """Try two updates, and draw some windows."""
+    settings, card, device = trainer.settings, trainer.card, trainer.plan.device
+    size = settings.batch_size
+    numbers = [range(i * size, (i + 1) * size) for i in range(2 * settings.accumulate)]
+    batches = load(windows, numbers, trainer.plan.threads)
+    trainer.step(0, batches)
+    start = time.perf_counter()
+    trainer.step(1, batches)
+    seconds = time.perf_counter() - start
+    on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_rss()
+    shown = [windows[i] for i in range(PICTURES)]
+    picture = RunFolder(run).path / "samples.png"
+    save_samples(
+        picture,
+        [
+            [draw_image(x.numpy(), shown_bands(card)), draw_classes(y.numpy(), card)]
+            for x, y in shown
+        ],
+    )
+    dataset = ground.dataset
+    return Preview(
+        images=[
+            {**asdict(pair), "width": grid.width, "height": grid.height}
+            for pair, grid in zip(dataset.pairs, dataset.grids, strict=True)
+        ],
+        classes=[
+            {"value": c.id, "name": c.name, "train_pixels": int(n), "val_pixels": int(v)}
+            for c, n, v in zip(ground.classes, *ground.pixels, strict=True)
+        ],
+        bands=[asdict(band) for band in card.bands],
+        arch=card.arch,
+        parameters=sum(p.numel() for p in trainer.net.parameters()),
+        steps=settings.steps,
+        samples=settings.steps * settings.accumulate * size,
+        step_seconds=round(seconds, 3),
+        peak_mb=round(peak / 1e6, 1),
+        picture=str(picture),
+    )

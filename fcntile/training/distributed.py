@@ -1,0 +1,65 @@
+"""Several processes of one run, as torchrun starts them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run.
+
+    Args:
+        rank: number of this one, from 0; 0 writes files and talks.
+        size: how many there are.
+        local: number of this one on its machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Return a tensor summed over all processes, with gradient."""
+        return all_reduce(sums) if self.size > 1 else sums  # type: ignore[no-untyped-call]
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Tell whether a flag is set in any process."""
+        if self.size == 1:
+            return flag
+        said = torch.tensor(float(flag), device=device)
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return bool(said)
+
+    def wait(self) -> None:
+        """Return when every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_group(on_cpu: bool) -> Iterator[Group]:
+    """Join the processes that torchrun started; alone without it.
+
+    Args:
+        on_cpu: whether the net runs on CPUs, whose processes talk by gloo instead of NCCL.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield Group()
+        return
+    dist.init_process_group("gloo" if on_cpu else "nccl")
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,145 @@
+"""The folder of a run: what was asked for, what happened, and how to go on.
+
+config.json                  settings, data and classes
+split.geojson                ground held out for validation, for QGIS
+metrics.csv  curves.png      loss, learning rate and scores by step
+samples/step_00500.png       imagery, labels and mask of ground held out
+events.out.tfevents.*        the same scores for TensorBoard, if it is installed
+best.safetensors             the model with the best validation so far
+last.checkpoint.safetensors  everything needed to go on
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_geom
+from rasterio.windows import Window, transform
+
+from fcntile.errors import OptionError, OutputError
+from fcntile.training.dataset import Dataset
+from fcntile.training.figures import draw_curves
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, float | int | None]
+
+
+class RunFolder:
+    """The files of a run.
+
+    Args:
+        path: of the folder; made if it is not there.
+
+    Raises:
+        OutputError: if it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "last.checkpoint.safetensors"
+        self.best = path / "best.safetensors"
+        self._events: Any = None
+        self._can_plot = find_spec("matplotlib") is not None
+        if not self._can_plot:
+            log.warning("no curves.png without matplotlib: pip install 'fcntile[plot]'")
+        try:
+            (path / "samples").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the run folder {path}: {error}") from error
+
+    def check_config(self, config: Mapping[str, Any]) -> None:
+        """Raise OptionError if the run in this folder was asked for with another configuration."""
+        before = json.loads((self.path / "config.json").read_text())
+        now = json.loads(json.dumps(config))
+        if different := [key for key in now if before.get(key) != now[key]]:
+            said = "; ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in different)
+            raise OptionError(
+                f"the run in {self.path} cannot go on with other options: {said[:500]}"
+            )
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write config.json."""
+        self._write("config.json", json.dumps(config, indent=1))
+
+    def write_split(self, dataset: Dataset, windows: Sequence[tuple[int, Window]]) -> None:
+        """Write split.geojson: a polygon for each window held out, in WGS 84 if it has a place."""
+        features = []
+        for image, window in windows:
+            grid = dataset.grids[image]
+            window = window.intersection(Window(0, 0, grid.width, grid.height))
+            properties = {
+                "image": dataset.pairs[image].image,
+                "column": window.col_off,
+                "row": window.row_off,
+                "width": window.width,
+                "height": window.height,
+            }
+            features.append(
+                {"type": "Feature", "properties": properties, "geometry": _outline(grid, window)}
+            )
+        content = {"type": "FeatureCollection", "features": features}
+        self._write("split.geojson", json.dumps(content))
+
+    def write_metrics(self, rows: Sequence[Row]) -> None:
+        """Write metrics.csv and curves.png anew, and the last row for TensorBoard."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        lines = [",".join(names)]
+        lines += [",".join(_cell(row.get(name)) for name in names) for row in rows]
+        self._write("metrics.csv", "\n".join(lines) + "\n")
+        if self._can_plot:
+            draw_curves(self.path / "curves.png", rows)
+        self._write_events(rows[-1])
+
+    def _write(self, name: str, text: str) -> None:
+        written = self.path / f".{name}"
+        try:
+            with written.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            written.replace(self.path / name)
+        except OSError as error:
+            written.unlink(missing_ok=True)
+            raise OutputError(
+                f"cannot write {self.path / name} (is the disk full?): {error}"
+            ) from error
+
+    def _write_events(self, row: Row) -> None:
+        if self._events is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self._events = False
+                log.info("no TensorBoard events: pip install 'fcntile[train]'")
+                return
+            self._events = SummaryWriter(str(self.path))
+        if self._events:
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    self._events.add_scalar(name, value, row["step"])
+            self._events.flush()
+
+
+def _cell(value: float | int | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _outline(grid: Any, window: Window) -> dict[str, Any] | None:
+    """Return a window's outline in WGS 84; None for a raster without CRS."""
+    if grid.crs is None:
+        return None
+    place = transform(window, grid.transform)
+    height, width = window.height, window.width
+    corners = [(0, 0), (width, 0), (width, height), (0, height), (0, 0)]
+    outline = {"type": "Polygon", "coordinates": [[place * corner for corner in corners]]}
+    try:
+        projected: dict[str, Any] = transform_geom(grid.crs, "EPSG:4326", outline)
+    except RasterioError:
+        return None
+    return projected

@@ -1,0 +1,67 @@
+"""Where a net starts from: chance, or the weights of another model."""
+
+import logging
+
+import torch
+from torch import Tensor
+
+from fcntile.models.card import Band, Card
+from fcntile.models.model_file import Model
+from fcntile.models.registry import Net
+
+log = logging.getLogger(__name__)
+
+
+def start_from(net: Net, bands: tuple[str, ...], start: Model) -> None:
+    """Give a net the weights of a model as far as they fit, and say in the log what did not.
+
+    A first layer for other bands takes each band's filter by name; a new band takes the mean of all
+    filters, as the FCN authors did for depth (`nyud-fcn32s-color-d/solve.py`). Layers that end in
+    other classes keep their random weights.
+
+    Args:
+        net: on the CPU.
+        bands: names of its input channels.
+        start: the model to start from.
+    """
+    given = start.net.state_dict()
+    old_bands = [band.name for band in start.card.bands]
+    missing = []
+    for name, weight in net.state_dict().items():
+        old = given.get(name)
+        if old is not None and old.shape != weight.shape and _takes_bands(old, weight, old_bands):
+            old = _filters_for(old, bands, old_bands)
+        if old is None or old.shape != weight.shape:
+            missing.append(name)
+            continue
+        weight.copy_(old)
+    if len(missing) == len(net.state_dict()):
+        log.warning("no weight of %s fits the net: it starts from chance", start.card.name)
+    elif missing:
+        log.info("random as before, not from %s: %s", start.card.name, ", ".join(missing))
+    if list(bands) != old_bands:
+        log.info("bands are %s, those of %s were %s", bands, start.card.name, old_bands)
+
+
+def _takes_bands(old: Tensor, new: Tensor, old_bands: list[str]) -> bool:
+    """Tell whether weights differ only in that one takes the old bands as its input."""
+    is_kernel = old.ndim == 4 and new.ndim == 4
+    rest = old.shape[:1] + old.shape[2:] == new.shape[:1] + new.shape[2:]
+    return is_kernel and rest and old.shape[1] == len(old_bands)
+
+
+def _filters_for(old: Tensor, bands: tuple[str, ...], old_bands: list[str]) -> Tensor:
+    mean = old.mean(1)
+    return torch.stack(
+        [old[:, old_bands.index(name)] if name in old_bands else mean for name in bands], 1
+    )
+
+
+def normalisation(
+    names: tuple[str, ...], dtype: str, mean: list[float], std: list[float], start: Card | None
+) -> tuple[Band, ...]:
+    """Return the bands of a card: those of the start if they are the same, else as measured."""
+    if start is not None and dtype == start.dtype and names == tuple(b.name for b in start.bands):
+        log.info("mean and deviation of the bands are those of %s", start.name)
+        return start.bands
+    return tuple(Band(*values) for values in zip(names, mean, std, strict=True))

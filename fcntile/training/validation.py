@@ -1,0 +1,94 @@
+"""Score a net on ground that was held out, through the engine that predicts."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from fcntile.inference.blend import best_class
+from fcntile.inference.devices import Plan
+from fcntile.inference.engine import infer
+from fcntile.inference.stages import Clock
+from fcntile.inference.tiling import Tiling
+from fcntile.models.model_file import Model
+from fcntile.raster.classes import UNLABELLED
+from fcntile.raster.reader import Strip
+from fcntile.training.dataset import Dataset
+from fcntile.training.metrics import confusion_matrix
+
+CONTEXT = 64  # px around a block that the net sees too
+MAX_BLOCKS = 256  # of a validation during training, spread evenly
+
+
+class Validation:
+    """Blocks of ground to score a net on.
+
+    Args:
+        dataset: where they are read.
+        windows: raster and window of each block, all of one side.
+        table: from label values to class positions.
+        classes: how many.
+        stride: of the net, in px.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        windows: Sequence[tuple[int, Window]],
+        table: NDArray[np.uint16],
+        classes: int,
+        stride: int,
+    ) -> None:
+        every = max(1, -(-len(windows) // MAX_BLOCKS))
+        self.windows = list(windows)[::every]
+        self._dataset, self._table, self._classes = dataset, table, classes
+        side = int(windows[0][1].width) if windows else 1
+        self._context = -(-CONTEXT // stride) * stride
+        self._tile = -(-side // stride) * stride + 2 * self._context
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def read(self, block: int) -> tuple[NDArray[np.generic], NDArray[np.bool_], NDArray[np.uint16]]:
+        """Return a block with its context: pixels, which are valid, class positions.
+
+        Only what lies in the block is labelled.
+        """
+        image, window = self.windows[block]
+        c, tile = self._context, self._tile
+        around = Window(window.col_off - c, window.row_off - c, tile, tile)
+        pixels, valid, values = self._dataset.read(image, around)
+        labels = np.full_like(values, UNLABELLED)
+        inside = np.s_[c : c + int(window.height), c : c + int(window.width)]
+        labels[inside] = self._table[values[inside]]
+        return pixels, valid, labels
+
+    def masks(
+        self, model: Model, plan: Plan, blocks: Sequence[int]
+    ) -> Iterator[NDArray[np.integer]]:
+        """Yield the class positions that a model gives for blocks with their context.
+
+        Yields:
+            (tile, tile); UNLABELLED where there is no data.
+        """
+
+        def strips() -> Iterator[Strip]:
+            for row, block in enumerate(blocks):
+                pixels, valid, _ = self.read(block)
+                yield Strip(row, pixels, None if valid.all() else valid)
+
+        tile = self._tile
+        rows = Tiling.over(height=len(blocks) * tile, width=tile, tile=tile, overlap=0)
+        for inferred in infer(model, strips(), rows, plan, Clock()):
+            if inferred.logits is None:
+                yield np.full((tile, tile), UNLABELLED, np.uint16)
+            else:
+                yield best_class(inferred.logits)[1].cpu().numpy()
+
+    def confusion(self, model: Model, plan: Plan, blocks: Sequence[int]) -> NDArray[np.int64]:
+        """Return the (classes, classes) confusion matrix over blocks."""
+        total = np.zeros((self._classes, self._classes), np.int64)
+        for block, ids in zip(blocks, self.masks(model, plan, blocks), strict=True):
+            total += confusion_matrix(self.read(block)[2], ids, self._classes)
+        return total

@@ -1,0 +1,295 @@
+"""Labels on another raster's grid, compared with GDAL's own programs."""
+
+import json
+import shutil
+import subprocess
+import warnings
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import from_bounds, from_origin
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from fcntile.errors import InputError, OptionError
+from fcntile.raster.classes import UNLABELLED, Class
+from fcntile.raster.labels import RasterLabels
+from fcntile.raster.sources import LabelSource
+from fcntile.raster.vectors import read_features
+
+SHAPES = [  # longitude, latitude, radius in degrees, corners, field
+    (0.2005, 51.4990, 0.0004, 5, 1),
+    (0.2014, 51.4984, 0.0003, 3, 2),
+    (0.2022, 51.4992, 0.0005, 17, 3),
+    (0.2011, 51.4986, 0.0002, 4, 2),
+]
+EXTENT = 0.2000, 51.4982, 0.2026, 51.4994  # cuts through the first and the third
+
+
+def polygon(x, y, radius, corners):
+    angles = np.linspace(0.3, 0.3 + 2 * np.pi, corners, endpoint=False)
+    ring = [[x + radius * np.cos(a), y + 0.6 * radius * np.sin(a)] for a in angles]
+    return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+
+def write_geojson(path, shapes=SHAPES, crs=None, field="kind"):
+    features = [
+        {"type": "Feature", "properties": {field: value}, "geometry": polygon(*shape)}
+        for *shape, value in shapes
+    ]
+    content = {"type": "FeatureCollection", "features": features}
+    if crs:
+        content["crs"] = {"type": "name", "properties": {"name": crs}}
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.fixture
+def image(make_raster):
+    """Return a function that makes an image around the shapes in a CRS, 300 x 200 px."""
+
+    def make(crs, name="image.tif"):
+        left, bottom, right, top = transform_bounds("EPSG:4326", crs, *EXTENT)
+        transform = from_bounds(left, bottom, right, top, 300, 200)
+        return make_raster(np.zeros((1, 200, 300), np.uint8), name, crs=crs, transform=transform)
+
+    return make
+
+
+def rasterized_by_gdal(labels, image, tmp_path, *burn):
+    """Reproject and burn with GDAL's programs."""
+    with rasterio.open(image) as raster:
+        crs, b, shape = raster.crs.to_string(), raster.bounds, raster.shape
+    moved = tmp_path / f"moved_{crs.replace(':', '')}.gpkg"
+    out = tmp_path / f"burnt_{crs.replace(':', '')}.tif"
+    subprocess.run(["ogr2ogr", "-t_srs", crs, moved, labels], check=True)
+    grid = ["-te", b.left, b.bottom, b.right, b.top, "-ts", shape[1], shape[0]]
+    command = ["gdal_rasterize", "-q", *burn, *grid, "-ot", "Byte", moved, out]
+    subprocess.run([str(word) for word in command], check=True)
+    with rasterio.open(out) as raster:
+        return raster.read(1)
+
+
+needs_gdal = pytest.mark.skipif(not shutil.which("gdal_rasterize"), reason="needs gdal-bin")
+
+
+@needs_gdal
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:32631", "EPSG:4326"])
+def test_vectors_are_burned_as_gdal_does(image, tmp_path, crs):
+    labels = write_geojson(tmp_path / "labels.geojson")
+    path = image(crs)
+    source = LabelSource([labels], class_field="kind", outside="background")
+    with rasterio.open(path) as raster:
+        values = source.open(labels, raster).read(Window(0, 0, 300, 200))
+    wanted = rasterized_by_gdal(labels, path, tmp_path, "-a", "kind")
+    assert set(np.unique(wanted)) == {0, 1, 2, 3}
+    np.testing.assert_array_equal(values, wanted)
+
+
+@needs_gdal
+def test_without_a_field_features_are_class_1_on_background(image, tmp_path):
+    labels = write_geojson(tmp_path / "labels.geojson")
+    path = image("EPSG:3857")
+    with rasterio.open(path) as raster:
+        values = LabelSource([labels]).open(labels, raster).read(Window(0, 0, 300, 200))
+    np.testing.assert_array_equal(values, rasterized_by_gdal(labels, path, tmp_path, "-burn", "1"))
+
+
+def test_with_a_field_the_rest_is_unlabelled(image, tmp_path):
+    labels = write_geojson(tmp_path / "labels.geojson")
+    with rasterio.open(image("EPSG:3857")) as raster:
+        source = LabelSource([labels], class_field="kind")
+        values = source.open(labels, raster).read(Window(0, 0, 300, 200))
+    assert set(np.unique(values)) == {1, 2, 3, UNLABELLED}
+
+
+def test_a_class_0_that_no_feature_has_is_the_rest(image, tmp_path):
+    labels = write_geojson(tmp_path / "labels.geojson")
+    classes = [Class((i,), f"c{i}", "#000000") for i in range(4)]
+    with rasterio.open(image("EPSG:3857")) as raster:
+        source = LabelSource([labels], class_field="kind", classes=classes)
+        values = source.open(labels, raster).read(Window(0, 0, 300, 200))
+    assert set(np.unique(values)) == {0, 1, 2, 3}
+
+
+def test_names_in_the_field_are_classes(image, tmp_path):
+    shapes = [(*shape, {1: "barn", 2: "house", 3: "house"}[kind]) for *shape, kind in SHAPES]
+    labels = write_geojson(tmp_path / "labels.geojson", shapes)
+    source = LabelSource([labels], class_field="kind", outside="background")
+    assert source.legend.names == {0: "background", 1: "barn", 2: "house"}
+    table = [Class((5,), "house", "#000000"), Class((9,), "barn", "#000000")]
+    with rasterio.open(image("EPSG:3857")) as raster:
+        source = LabelSource([labels], class_field="kind", classes=table)
+        values = source.open(labels, raster).read(Window(0, 0, 300, 200))
+    assert set(np.unique(values)) == {5, 9, UNLABELLED}
+    with pytest.raises(InputError, match="barn is in no row"):
+        LabelSource([labels], class_field="kind", classes=table[:1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_windows_of_vectors_are_parts_of_the_whole(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("vectors")
+    labels = write_geojson(folder / "labels.geojson")
+    path = folder / "image.tif"
+    profile = {"crs": "EPSG:3857", "transform": from_origin(22280, 6710300, 1.3, 1.3)}
+    shape = {"height": 200, "width": 300, "count": 1, "dtype": "uint8", "driver": "GTiff"}
+    with rasterio.open(path, "w", **shape, **profile):
+        pass
+    row, column = data.draw(st.integers(0, 199)), data.draw(st.integers(0, 299))
+    window = Window(
+        column, row, data.draw(st.integers(1, 300 - column)), data.draw(st.integers(1, 200 - row))
+    )
+    source = LabelSource([labels], class_field="kind")
+    with rasterio.open(path) as raster:
+        opened = source.open(labels, raster)
+        whole = opened.read(Window(0, 0, 300, 200))
+        np.testing.assert_array_equal(opened.read(window), whole[window.toslices()])
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "shp", "fgb"])
+@needs_gdal
+def test_other_formats_are_read_through_ogr(image, tmp_path, suffix):
+    pytest.importorskip("pyogrio")
+    labels = write_geojson(tmp_path / "labels.geojson")
+    other = tmp_path / f"labels.{suffix}"
+    subprocess.run(["ogr2ogr", "-t_srs", "EPSG:3857", other, labels], check=True)
+    with rasterio.open(image("EPSG:3857")) as raster:
+        one, two = (
+            LabelSource([str(path)], class_field="kind")
+            .open(str(path), raster)
+            .read(Window(0, 0, 300, 200))
+            for path in (labels, other)
+        )
+    assert (one != two).mean() < 1e-4  # coordinates were rounded on the way
+
+
+def test_the_crs_that_qgis_writes_into_geojson_counts(tmp_path):
+    path = write_geojson(tmp_path / "l.geojson", crs="urn:ogc:def:crs:EPSG::32631")
+    assert read_features(path).crs.to_epsg() == 32631
+    path = write_geojson(tmp_path / "l.geojson", crs="urn:ogc:def:crs:OGC:1.3:CRS84")
+    assert read_features(path).crs.to_epsg() == 4326
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"type": "FeatureCollection"}',
+        '{"type": "FeatureCollection", "features": []}',
+    ],
+)
+def test_a_file_without_features_is_refused(tmp_path, text):
+    (tmp_path / "labels.geojson").write_text(text)
+    with pytest.raises(InputError, match=r"labels\.geojson"):
+        read_features(str(tmp_path / "labels.geojson"))
+
+
+def test_a_missing_field_is_refused_with_those_that_are_there(tmp_path):
+    labels = write_geojson(tmp_path / "labels.geojson")
+    with pytest.raises(InputError, match="no feature of .* has a field class; there are: kind"):
+        read_features(labels, "class")
+
+
+def test_a_format_that_needs_pyogrio_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyogrio.errors", None)
+    with pytest.raises(OptionError, match=r"\.gpkg labels need pyogrio"):
+        read_features(str(tmp_path / "labels.gpkg"))
+
+
+@pytest.mark.parametrize("nodata", [None, 255])
+def test_rasters_are_warped_by_nearest(make_raster, noise, nodata):
+    image = make_raster(
+        np.zeros((1, 90, 120), np.uint8),
+        crs="EPSG:32631",
+        transform=from_origin(305_500, 5_709_700, 10, 10),
+    )
+    labels = make_raster(
+        noise(1, 70, 60) % 4,
+        "labels.tif",
+        crs="EPSG:3857",
+        transform=from_origin(22_500, 6_710_100, 13, 13),
+        nodata=nodata,
+    )
+    with rasterio.open(image) as raster, rasterio.open(labels) as source:
+        opened = RasterLabels(labels, raster)
+        values = opened.read(Window(0, 0, 120, 90))
+        parts = opened.read(Window(37, 20, 50, 60))
+        options = {
+            "crs": raster.crs,
+            "transform": raster.transform,
+            "width": 120,
+            "height": 90,
+            "resampling": Resampling.nearest,
+        }
+        with WarpedVRT(source, nodata=77, src_nodata=77, **options) as vrt:
+            wanted = vrt.read(1).astype(np.uint16)
+        opened.close()
+    wanted[wanted == 77] = UNLABELLED
+    assert 0.05 < (wanted == UNLABELLED).mean() < 0.95
+    np.testing.assert_array_equal(values, wanted)
+    np.testing.assert_array_equal(parts, wanted[20:80, 37:87])
+
+
+def test_labels_of_the_same_size_without_georeference_are_on_the_grid(make_raster, tmp_path, noise):
+    image = make_raster(np.zeros((1, 20, 30), np.uint8))
+    pixels = noise(20, 30)
+    png = str(tmp_path / "labels.png")
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with rasterio.open(png, "w", driver="PNG", width=30, height=20, count=1, dtype="uint8") as out:
+        out.write(pixels, 1)
+    with rasterio.open(image) as raster:
+        np.testing.assert_array_equal(RasterLabels(png, raster).read(Window(0, 0, 30, 20)), pixels)
+
+
+def test_labels_of_another_size_without_crs_are_refused(make_raster, noise):
+    image = make_raster(np.zeros((1, 20, 30), np.uint8))
+    labels = make_raster(noise(1, 21, 30), "labels.tif", crs=None)
+    with rasterio.open(image) as raster, pytest.raises(InputError, match="has no CRS"):
+        RasterLabels(labels, raster)
+
+
+def test_labels_elsewhere_are_refused_with_both_extents(make_raster, tmp_path):
+    image = make_raster(np.zeros((1, 20, 30), np.uint8))
+    far = write_geojson(tmp_path / "far.geojson")
+    raster_far = make_raster(np.zeros((1, 9, 9), np.uint8), "far.tif", crs="EPSG:32631")
+    with rasterio.open(image) as raster:
+        for labels in (far, raster_far):
+            with pytest.raises(InputError, match="do not lie on") as error:
+                LabelSource([labels]).open(labels, raster)
+            assert "EPSG:32637" in str(error.value)
+            assert str(error.value).count("extent ") == 2
+            assert "1 %" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32"])
+def test_any_dtype_of_whole_numbers_will_do(make_raster, dtype):
+    pixels = np.arange(64, dtype=dtype).reshape(1, 8, 8)
+    labels = make_raster(pixels, "labels.tif", nodata=5)
+    with rasterio.open(labels) as raster:
+        values = RasterLabels(labels, raster).read(Window(0, 0, 8, 8))
+    assert values.dtype == np.uint16
+    wanted = pixels[0].astype(np.uint16)
+    wanted[wanted == 5] = UNLABELLED
+    np.testing.assert_array_equal(values, wanted)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("int16", -1), ("int32", 65534), ("float32", 0.5)])
+def test_values_that_are_no_classes_are_refused(make_raster, dtype, value):
+    labels = make_raster(np.full((1, 8, 8), value, dtype), "labels.tif")
+    with rasterio.open(labels) as raster, pytest.raises(InputError, match="whole numbers"):
+        RasterLabels(labels, raster).read(Window(0, 0, 8, 8))
+
+
+def test_labels_of_several_bands_are_refused(make_raster, noise):
+    labels = make_raster(noise(3, 8, 8), "labels.tif")
+    with rasterio.open(labels) as raster, pytest.raises(InputError, match="3 bands, wanted is one"):
+        RasterLabels(labels, raster)
