@@ -9,6 +9,7 @@ The path of a pixel, and the file of each step (`predict.py` puts them in a row)
     inference/blend.py     its logits meet those of the neighbouring tiles; the best class stays
     raster/writer.py       into the mask, a Cloud-Optimized GeoTIFF
 
+`train.py` makes the model from rasters and labels (`training/`), `evaluate.py` scores the mask.
 The command line (`cli/`) is a roof over the verbs; `docs/concepts.md` has the words.
 """
 

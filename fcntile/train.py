@@ -240,7 +240,7 @@ def _card(
     """Return the card of the model that comes out, but for its scores."""
     bands = ground.dataset.bands
     known = [grid.resolution for grid in ground.dataset.grids if grid.resolution]
-    data = {"images": [pair.image for pair in ground.dataset.pairs]}
+    data = {"images": [Path(pair.image).name for pair in ground.dataset.pairs]}
     return Card(
         name=name,
         arch=settings.arch or DEFAULT_ARCH,

@@ -8,11 +8,10 @@ from rasterio.enums import ColorInterp
 
 from fcntile.errors import InputError
 from fcntile.models.card import Card
-from fcntile.raster.reader import data_bands, resolution
+from fcntile.raster.reader import COLOURS, band_names, choose_numbers, resolution
 
 log = logging.getLogger(__name__)
 
-COLOURS = {"pan", "coastal", "blue", "green", "red", "rededge", "nir", "swir"}  # GDAL's words
 RESOLUTION_FACTOR = (
     1.5  # ground pixels this much larger or smaller than in training are remarked on
 )
@@ -33,24 +32,22 @@ def choose_bands(
     """
     wanted = [band.name for band in card.bands]
     model = f"model {card.name} wants {len(wanted)} ({', '.join(wanted)})"
-    bands = list(bidx or data_bands(raster))
-    if missing := [i for i in bands if not 1 <= i <= raster.count]:
-        raise InputError(f"{raster.name} has bands 1 to {raster.count}, there is no {missing[0]}")
-    meanings = [raster.colorinterp[i - 1] for i in bands]
+    bands = choose_numbers(raster, bidx)
     if len(bands) != len(wanted):
         given = f"{len(bands)} given with --bidx" if bidx else f"{raster.name} has {len(bands)}"
-        if meanings == [ColorInterp.palette]:
+        if [raster.colorinterp[i - 1] for i in bands] == [ColorInterp.palette]:
             given += " palette band (gdal_translate -expand rgb turns it into colours)"
         else:
             given += " band(s)"
         raise InputError(f"{given}, {model}: choose them with -b, in that order")
-    names = [meaning.name for meaning in meanings]
+    names = band_names(raster, bands)
+    is_same_set = sorted(names) == sorted(wanted)
     if not bidx and any(
-        {given, name} <= COLOURS and given != name
+        given != name and (is_same_set or {given, name} <= COLOURS)
         for given, name in zip(names, wanted, strict=True)
     ):
         order = "choose them with -b"
-        if set(names) == set(wanted):
+        if is_same_set:
             order = "use " + " ".join(f"-b {bands[names.index(name)]}" for name in wanted)
         raise InputError(f"the bands of {raster.name} are {', '.join(names)}, {model}: {order}")
     _check_values(raster, bands, card)

@@ -26,6 +26,7 @@ from fcntile.errors import InputError
 
 # rasterio lets some of GDAL's errors through as they are, and has no public name for them
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
+COLOURS = {"pan", "coastal", "blue", "green", "red", "rededge", "nir", "swir"}  # GDAL's words
 METRES_PER_DEGREE = 111_320  # of latitude, and of longitude at the equator
 
 
@@ -100,13 +101,26 @@ def _cache_bytes(raster: rasterio.DatasetReader) -> int:
     return int(max(64 << 20, max(2 * block_rows, 1024) * raster.width * pixel))
 
 
-def data_bands(raster: rasterio.DatasetReader) -> list[int]:
-    """Return the numbers of the bands that are not alpha, from 1."""
-    return [
-        i
-        for i, meaning in zip(raster.indexes, raster.colorinterp, strict=True)
-        if meaning != ColorInterp.alpha
-    ]
+def choose_numbers(raster: rasterio.DatasetReader, bidx: Sequence[int] | None) -> list[int]:
+    """Return band numbers from 1: those asked for, or every band but alpha.
+
+    Raises:
+        InputError: if there is no such band.
+    """
+    if missing := [i for i in bidx or () if not 1 <= i <= raster.count]:
+        raise InputError(f"{raster.name} has bands 1 to {raster.count}, there is no {missing[0]}")
+    meanings = zip(raster.indexes, raster.colorinterp, strict=True)
+    return list(bidx or (i for i, meaning in meanings if meaning != ColorInterp.alpha))
+
+
+def band_names(raster: rasterio.DatasetReader, bands: Sequence[int]) -> list[str]:
+    """Return what bands are called: by their colour, else their description, else `band<n>`."""
+
+    def name(i: int) -> str:
+        colour: str = raster.colorinterp[i - 1].name
+        return colour if colour in COLOURS else raster.descriptions[i - 1] or f"band{i}"
+
+    return [name(i) for i in bands]
 
 
 def resolution(raster: rasterio.DatasetReader) -> float | None:

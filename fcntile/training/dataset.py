@@ -9,17 +9,21 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from fcntile.errors import InputError
 from fcntile.raster.classes import UNLABELLED
 from fcntile.raster.labels import Labels, VectorLabels
-from fcntile.raster.reader import data_bands, open_file, read_window, resolution
+from fcntile.raster.reader import (
+    band_names,
+    choose_numbers,
+    open_file,
+    read_window,
+    resolution,
+)
 from fcntile.raster.sources import LabelSource, Pair
 
 MAX_OPEN = 32  # pairs of files a thread keeps open
-COLOURS = ("red", "green", "blue", "coastal", "rededge", "nir", "swir", "pan")
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Dataset:
         self._local = threading.local()
         for i, pair in enumerate(pairs):
             with open_file(pair.image) as raster:
-                bands = describe_bands(raster, self._band_numbers(raster))
+                bands = describe_bands(raster, choose_numbers(raster, bidx))
                 if i and bands != self.bands:
                     raise InputError(
                         f"{pair.image} has {_say(bands)}, but {self.pairs[0].image} has "
@@ -93,12 +97,6 @@ class Dataset:
                 if isinstance(labels, VectorLabels):
                     self._vectors[i] = labels
                 labels.close()
-
-    def _band_numbers(self, raster: rasterio.DatasetReader) -> list[int]:
-        numbers = list(self._bidx or data_bands(raster))
-        if missing := [i for i in numbers if not 1 <= i <= raster.count]:
-            raise InputError(f"{raster.name} has bands 1 to {raster.count}, no {missing[0]}")
-        return numbers
 
     def read(
         self, index: int, window: Window
@@ -115,7 +113,7 @@ class Dataset:
             InputError: if something cannot be read.
         """
         raster, labels = self._open(index)
-        bands = self._band_numbers(raster)
+        bands = choose_numbers(raster, self._bidx)
         shape = int(window.height), int(window.width)
         inside = window.intersection(Window(0, 0, raster.width, raster.height))
         pixels, valid = read_window(raster, bands, inside)
@@ -149,16 +147,9 @@ class Dataset:
 def describe_bands(raster: rasterio.DatasetReader, numbers: Sequence[int]) -> Bands:
     """Return what these bands of a raster are.
 
-    A band is called by its colour if the raster says one, else by its description, else `band<n>`.
-
     Raises:
         InputError: if they differ in dtype, scale or offset, or are complex.
     """
-
-    def name(i: int) -> str:
-        meaning: ColorInterp = raster.colorinterp[i - 1]
-        said = raster.descriptions[i - 1]
-        return meaning.name if meaning.name in COLOURS else said or f"band{i}"
 
     def only(what: str, values: Sequence[object]) -> object:
         found = {values[i - 1] for i in numbers}
@@ -171,7 +162,7 @@ def describe_bands(raster: rasterio.DatasetReader, numbers: Sequence[int]) -> Ba
     if dtype.startswith("complex"):
         raise InputError(f"{raster.name} has {dtype} values; a net wants real numbers")
     scale, offset = only("scale", raster.scales), only("offset", raster.offsets)
-    return Bands(tuple(name(i) for i in numbers), dtype, float(scale), float(offset))  # type: ignore[arg-type]
+    return Bands(tuple(band_names(raster, numbers)), dtype, float(scale), float(offset))  # type: ignore[arg-type]
 
 
 def _say(bands: Bands) -> str:

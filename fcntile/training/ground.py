@@ -116,7 +116,7 @@ def prepare(
     pixels = _count(found, table, split, len(known))
     if not pixels[0].sum():
         raise InputError(
-            f"no pixel of the images to train on is labelled by {labels}, only of those to validate on"
+            f"{labels} label no pixel of the images to train on, only of those to validate on"
         )
     mean, std = found.moments.total(~split.held_out)
     return Ground(

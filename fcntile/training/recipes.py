@@ -3,7 +3,9 @@
 No import here is heavy: the command line reads its defaults from this file.
 """
 
+import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -13,6 +15,7 @@ from fcntile.errors import OptionError
 LOSSES = ("ce", "dice", "focal")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "poly", "constant")
+MAX_SEED = 2**32 - 1  # the number of an update comes after it in 64 bits
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,20 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained with."""
         parse_loss(self.loss)
+        parse_class_weights(self.class_weights)
         for name in ("steps", "window", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}, wanted is at least 1")
-        limits = {"ema": (0, 0.99999), "balance": (0, 1), "val_share": (0, 0.9), "scale": (1, 8)}
+        any_size = ("lr", "weight_decay", "bias_lr", "warmup", "clip_grad", "jitter", "val_every")
+        limits: dict[str, tuple[float, float]] = {
+            "ema": (0, 0.99999),
+            "momentum": (0, 0.99999),
+            "balance": (0, 1),
+            "val_share": (0, 0.9),
+            "scale": (1, 8),
+            "seed": (0, MAX_SEED),
+            **dict.fromkeys(any_size, (0, sys.float_info.max)),
+        }
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise OptionError(f"{name} {getattr(self, name)} is not between {low} and {high}")
@@ -160,3 +173,23 @@ def parse_loss(text: str) -> dict[str, float]:
             )
         terms[match[2]] = float(match[1] or 1)
     return terms
+
+
+def parse_class_weights(text: str) -> str | list[float]:
+    """Return the weight of each class; "none" and "auto" as they are.
+
+    >>> parse_class_weights("1,2.5")
+    [1.0, 2.5]
+    """
+    if text in ("none", "auto"):
+        return text
+    try:
+        weights = [float(number) for number in text.split(",")]
+    except ValueError:
+        weights = []
+    if not any(weights) or not all(0 <= w < math.inf for w in weights):
+        raise OptionError(
+            f"class weights {text!r} are neither none, auto nor a number from 0 for each class, "
+            "such as 1,2.5"
+        )
+    return weights

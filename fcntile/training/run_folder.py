@@ -54,14 +54,42 @@ class RunFolder:
             raise OutputError(f"cannot make the run folder {path}: {error}") from error
 
     def check_config(self, config: Mapping[str, Any]) -> None:
-        """Raise OptionError if the run in this folder was asked for with another configuration."""
-        before = json.loads((self.path / "config.json").read_text())
+        """Raise OptionError if the run in this folder was asked for with another configuration.
+
+        Raises:
+            OutputError: if the folder does not say how it was asked for.
+        """
+        path = self.path / "config.json"
+        try:
+            before = json.loads(path.read_text())
+            before |= before.pop("settings")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OutputError(
+                f"cannot read {path}: {error}; begin the run anew with --overwrite"
+            ) from error
         now = json.loads(json.dumps(config))
+        now |= now.pop("settings")
         if different := [key for key in now if before.get(key) != now[key]]:
-            said = "; ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in different)
+            said = [_change(key, before.get(key), now[key]) for key in different]
             raise OptionError(
-                f"the run in {self.path} cannot go on with other options: {said[:500]}"
+                f"the run in {self.path} cannot go on with other options: {'; '.join(said)}"
             )
+
+    def clear(self) -> None:
+        """Remove what another run has left here: its files only, by their names.
+
+        Raises:
+            OutputError: if that cannot be done.
+        """
+        if not (self.path / "config.json").exists():
+            return
+        patterns = "samples/step_*.png", "events.out.tfevents.*", "metrics.csv", "curves.png"
+        files = [file for pattern in patterns for file in self.path.glob(pattern)]
+        try:
+            for file in (*files, self.best, self.checkpoint):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot replace the run in {self.path}: {error}") from error
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.json."""
@@ -124,6 +152,21 @@ class RunFolder:
                 if name != "step" and value is not None:
                     self._events.add_scalar(name, value, row["step"])
             self._events.flush()
+
+
+def _change(key: str, before: Any, now: Any) -> str:
+    """Return in words what of a configuration changed; lists are too long to be shown.
+
+    >>> _change("batch_size", 8, 4)
+    '--batch-size was 8, is 4'
+    >>> _change("pairs", [], [{}])
+    'pairs differ'
+    """
+    if isinstance(now, list | dict) and key != "arch_options":
+        return f"{key} differ"
+    names = {"fcntile": "fcntile", "arch_options": "--arch-option"}
+    name = names.get(key, "--" + key.replace("_", "-"))
+    return f"{name} was {before}, is {now}"
 
 
 def _cell(value: float | int | None) -> str:

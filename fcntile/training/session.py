@@ -3,6 +3,7 @@
 import math
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -101,7 +102,7 @@ class Session:
                 "replace it by --overwrite"
             )
         elif is_first:
-            folder.checkpoint.unlink(missing_ok=True)
+            folder.clear()
             folder.write_config(config)
             folder.write_split(self._dataset, held_out)
         self.trainer.group.wait()
@@ -128,7 +129,7 @@ class Session:
         device = trainer.plan.device
         if device.type == "cpu":
             keep_freed_memory()
-            torch.set_num_threads(trainer.plan.threads)
+        self._use_threads()
         start, before, self._first = time.perf_counter(), self.seconds, self.done
         saved = start
         with closing(self._batches()) as batches:
@@ -183,6 +184,11 @@ class Session:
         samples = (self.done - self._first) * settings.batch_size * settings.accumulate
         return samples / self._busy if self._busy else 0.0
 
+    def _use_threads(self) -> None:
+        plan = self.trainer.plan
+        if plan.device.type == "cpu":
+            torch.set_num_threads(plan.threads)
+
     def _batches(self) -> Generator[Sample, None, None]:
         """Yield the batches of this process, from where the run stands."""
         settings, group = self.trainer.settings, self.trainer.group
@@ -218,6 +224,7 @@ class Session:
         self._losses = []
         if validate:
             row |= self._validate()
+            self._use_threads()  # the engine has left one
         self._rows.append(row)
         if validate and self.trainer.group.is_first:
             self.folder.write_metrics(self._rows)
@@ -232,6 +239,9 @@ class Session:
         mine = range(group.rank, len(self._held_out), group.size)
         confusion = self._held_out.confusion(model, trainer.plan, mine)
         confusion = group.total(torch.from_numpy(confusion).double()).numpy()
+        if not confusion.any():  # no pixel of it has a class: as if nothing were held out
+            self._keep_best(None)
+            return {}
         scores = Scores.of(confusion)
         named = {
             c.name: None if math.isnan(iou) else float(iou)
@@ -246,8 +256,6 @@ class Session:
             self._keep_best(found)
         if group.is_first:
             self._draw_samples()
-        if trainer.plan.device.type == "cpu":
-            torch.set_num_threads(trainer.plan.threads)  # the engine has left one
         return {
             "val_miou": found["miou"],
             "val_pixel_accuracy": found["pixel_accuracy"],
@@ -312,10 +320,15 @@ class Session:
 def caught_signals() -> Iterator[list[int]]:
     """Note SIGINT and SIGTERM instead of obeying them; a second one is obeyed.
 
+    Only Python's main thread can catch them: in another one none is noted.
+
     Yields:
         Numbers of the signals that have come so far.
     """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
     before: dict[int, Any] = {}
 
     def note(signum: int, frame: FrameType | None) -> None:

@@ -26,10 +26,12 @@ def start_from(net: Net, bands: tuple[str, ...], start: Model) -> None:
     """
     given = start.net.state_dict()
     old_bands = [band.name for band in start.card.bands]
+    kernels = (name for name, weight in given.items() if weight.ndim == 4)
+    first = next(kernels, None)
     missing = []
     for name, weight in net.state_dict().items():
         old = given.get(name)
-        if old is not None and old.shape != weight.shape and _takes_bands(old, weight, old_bands):
+        if old is not None and name == first and list(bands) != old_bands:
             old = _filters_for(old, bands, old_bands)
         if old is None or old.shape != weight.shape:
             missing.append(name)
@@ -43,14 +45,8 @@ def start_from(net: Net, bands: tuple[str, ...], start: Model) -> None:
         log.info("bands are %s, those of %s were %s", bands, start.card.name, old_bands)
 
 
-def _takes_bands(old: Tensor, new: Tensor, old_bands: list[str]) -> bool:
-    """Tell whether weights differ only in that one takes the old bands as its input."""
-    is_kernel = old.ndim == 4 and new.ndim == 4
-    rest = old.shape[:1] + old.shape[2:] == new.shape[:1] + new.shape[2:]
-    return is_kernel and rest and old.shape[1] == len(old_bands)
-
-
 def _filters_for(old: Tensor, bands: tuple[str, ...], old_bands: list[str]) -> Tensor:
+    """Return a first layer's kernels, (channels, bands, height, width), for other bands."""
     mean = old.mean(1)
     return torch.stack(
         [old[:, old_bands.index(name)] if name in old_bands else mean for name in bands], 1

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fcntile.errors import OptionError
 from fcntile.inference.devices import Plan
 from fcntile.inference.engine import out_of_memory
 from fcntile.models.card import Card
@@ -25,7 +26,7 @@ from fcntile.training.optimize import (
     moving_average,
     set_learning_rate,
 )
-from fcntile.training.recipes import Settings, parse_loss
+from fcntile.training.recipes import Settings, parse_class_weights, parse_loss
 
 
 class Trainer:
@@ -137,9 +138,18 @@ def class_weights(wish: str, pixels: Tensor) -> Tensor | None:
     Args:
         wish: "none", "auto", or numbers joined by commas.
         pixels: (classes,) labelled pixels.
+
+    Raises:
+        OptionError: if there are more or fewer numbers than classes.
     """
-    if wish == "none":
+    weights = parse_class_weights(wish)
+    if weights == "none":
         return None
-    if wish == "auto":
+    if weights == "auto":
         return median_frequency(pixels)
-    return torch.tensor([float(number) for number in wish.split(",")])
+    if len(weights) != len(pixels):
+        raise OptionError(
+            f"class weights {wish} are {len(weights)} numbers for {len(pixels)} classes: give one "
+            "for each class, in the order of their values"
+        )
+    return torch.tensor(weights)
