@@ -25,21 +25,15 @@ from fcntile.raster.classes import (
     lookup,
     read_classes,
 )
+from fcntile.raster.gdal import open_raster
 from fcntile.raster.labels import Labels, RasterLabels
-from fcntile.raster.reader import open_raster
 from fcntile.raster.sources import LabelSource, Pair, pair_files, raster_legend
 from fcntile.raster.vectors import is_vector
 from fcntile.raster.writer import check_output
+from fcntile.training.boundary import boundary_f1, boundary_margin
+from fcntile.training.counts import Counts
 from fcntile.training.figures import check_figure, draw_confusion
-from fcntile.training.metrics import (
-    TOTALS,
-    Counts,
-    Scores,
-    bootstrap,
-    boundary_f1,
-    boundary_margin,
-    mean,
-)
+from fcntile.training.metrics import TOTALS, Scores, bootstrap, mean
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from fcntile.inference.engine import Tile, infer
 from fcntile.inference.stages import Clock, ahead
 from fcntile.inference.tiling import Tiling, plan_tiling
 from fcntile.models.model_file import Model, load_model
-from fcntile.raster.reader import open_raster, read_strips
+from fcntile.raster.gdal import open_raster
+from fcntile.raster.reader import read_strips
 from fcntile.raster.writer import check_output, open_mask
 
 log = logging.getLogger(__name__)

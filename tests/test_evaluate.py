@@ -20,13 +20,8 @@ from sklearn import metrics as sklearn
 from fcntile.errors import InputError, OptionError, OutputError
 from fcntile.evaluate import evaluate
 from fcntile.predict import predict
-from fcntile.training.metrics import (
-    bootstrap,
-    boundary_f1,
-    boundary_matches,
-    confusion_matrix,
-    sums,
-)
+from fcntile.training.boundary import boundary_f1, boundary_matches
+from fcntile.training.metrics import bootstrap, confusion_matrix, sums
 
 DEMO = Path(__file__).parents[1] / "docs" / "demo"
 TRUTH = str(DEMO / "philippines_1_label.tif")

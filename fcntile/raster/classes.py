@@ -67,7 +67,7 @@ def default_color(value: int) -> str:
     """Return a colour for a class id: distinct for the first ones, of any hue after them.
 
     >>> default_color(1), default_color(100)
-    ('#e6194b', '#26d9a8')
+    ('#e6194b', '#b926d9')
     """
     if value < len(PALETTE):
         return PALETTE[value]

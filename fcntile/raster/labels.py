@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from fcntile.errors import InputError
 from fcntile.raster.classes import UNKNOWN, UNLABELLED
-from fcntile.raster.reader import GDAL_ERRORS
+from fcntile.raster.gdal import GDAL_ERRORS
 from fcntile.raster.vectors import Features
 
 MIN_OVERLAP = 0.01  # of the smaller of two extents

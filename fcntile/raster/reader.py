@@ -5,27 +5,20 @@ completed by reflection to whole tiles beyond the right and bottom rim. Their pi
 band within a pixel, which is the order that nets run fastest on (channels last).
 """
 
-import logging
 import math
-import os
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from fcntile.errors import InputError
+from fcntile.raster.gdal import GDAL_ERRORS, strict_gdal
 
-# rasterio lets some of GDAL's errors through as they are, and has no public name for them
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 COLOURS = {"pan", "coastal", "blue", "green", "red", "rededge", "nir", "swir"}  # GDAL's words
 METRES_PER_DEGREE = 111_320  # of latitude, and of longitude at the equator
 
@@ -43,62 +36,6 @@ class Strip:
     row: int
     pixels: NDArray[np.generic]
     valid: NDArray[np.bool_] | None
-
-
-@contextmanager
-def open_raster(path: str, *, threads: int = 1) -> Iterator[rasterio.DatasetReader]:
-    """Open whatever rasterio opens: files, `/vsi...`, URLs, archives.
-
-    GDAL's block cache is bounded by the raster's width while it is open. Settings that the user
-    made in the environment are left alone.
-
-    Args:
-        path: what rasterio calls a dataset identifier.
-        threads: for decompression.
-
-    Raises:
-        InputError: if it cannot be opened, with GDAL's reason.
-    """
-    with (
-        _gdal(GDAL_NUM_THREADS=threads, GDAL_HTTP_MAX_RETRY=3, GDAL_HTTP_RETRY_DELAY=1),
-        open_file(path) as raster,
-        _gdal(GDAL_CACHEMAX=_cache_bytes(raster)),
-    ):
-        yield raster
-
-
-def open_file(path: str) -> rasterio.DatasetReader:
-    """Open a raster with GDAL's own settings.
-
-    Raises:
-        InputError: if it cannot be opened, with GDAL's reason.
-    """
-    try:
-        raster = rasterio.open(path)
-    except (*GDAL_ERRORS, ValueError) as error:
-        raise InputError(f"cannot open {path}: {error}") from error
-    if not raster.count:
-        inside = " ".join(raster.subdatasets) or "none"
-        raster.close()
-        raise InputError(f"{path} has no bands itself; choose one of its datasets: {inside}")
-    return raster
-
-
-def _gdal(**settings: int) -> rasterio.Env:
-    """Return an environment with these GDAL settings, but for those the user has made."""
-    return rasterio.Env(**{key: value for key, value in settings.items() if key not in os.environ})
-
-
-def _cache_bytes(raster: rasterio.DatasetReader) -> int:
-    """Return room for the row of blocks that two strips share, as read and as the mask has it.
-
-    GDAL's own default, 5 % of the machine's memory, would fill up with blocks that are never read
-    again. (As an option, unlike as an environment variable, the number is in bytes.)
-    """
-    numpy_names = (name.replace("complex_int16", "complex64") for name in raster.dtypes)
-    pixel = sum(np.dtype(name).itemsize for name in numpy_names) + 1
-    block_rows = max(rows for rows, _ in raster.block_shapes)
-    return int(max(64 << 20, max(2 * block_rows, 1024) * raster.width * pixel))
 
 
 def choose_numbers(raster: rasterio.DatasetReader, bidx: Sequence[int] | None) -> list[int]:
@@ -235,7 +172,7 @@ def _read(
     width = int(window.width)
     view = pixels[:, :width]
     try:
-        with _strict_gdal():
+        with strict_gdal():
             raster.read(list(bands), window=window, out=view.transpose(2, 0, 1))
             if valid is None:
                 return
@@ -249,57 +186,6 @@ def _read(
         ) from error
     if view.dtype.kind == "f":
         valid[:, :width] &= np.isfinite(view).all(axis=2)
-
-
-class _Guesses(logging.Filter):
-    """Takes libjpeg's words about damaged data out of the log: GDAL gives guessed pixels then."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-        self._logs = [logging.getLogger(name) for name in ("rasterio._env", "rasterio._err")]
-        self._levels = [log.level for log in self._logs]
-        self._readers = 0
-        self._lock = threading.Lock()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        if "JPEGLib" in message:
-            self.messages.append(message)
-            return False
-        return record.levelno >= logging.getLogger().level  # as without us
-
-    def __enter__(self) -> None:
-        """Listen, as long as any thread reads."""
-        with self._lock:
-            self._readers += 1
-            if self._readers > 1:
-                return
-            self._levels = [log.level for log in self._logs]
-            for log in self._logs:
-                log.addFilter(self)
-                log.setLevel(logging.WARNING)  # a quiet user must not get guesses either
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._readers -= 1
-            if self._readers:
-                return
-            for log, level in zip(self._logs, self._levels, strict=True):
-                log.removeFilter(self)
-                log.setLevel(level)
-
-
-_guesses = _Guesses()
-
-
-@contextmanager
-def _strict_gdal() -> Iterator[None]:
-    """Send this thread's GDAL messages to the log; raise OSError for pixels that are guesses."""
-    with _guesses, rasterio.Env():
-        yield
-    if _guesses.messages:
-        raise OSError(_guesses.messages.pop())
 
 
 def _reflect(strip: NDArray[np.generic], rows: int, columns: int) -> None:

@@ -10,8 +10,8 @@ import rasterio
 
 from fcntile.errors import InputError
 from fcntile.raster.classes import UNLABELLED, Class, Legend, legend_of
+from fcntile.raster.gdal import GDAL_ERRORS
 from fcntile.raster.labels import Labels, RasterLabels, VectorLabels
-from fcntile.raster.reader import GDAL_ERRORS
 from fcntile.raster.vectors import (
     BACKGROUND,
     VECTORS,

@@ -23,7 +23,7 @@ from rasterio.windows import Window
 
 from fcntile.errors import OptionError, OutputError
 from fcntile.raster.classes import NO_LABEL, UNLABELLED
-from fcntile.raster.reader import GDAL_ERRORS
+from fcntile.raster.gdal import GDAL_ERRORS
 
 Classes = Sequence[tuple[int, str, tuple[int, int, int]]]  # value, name, (red, green, blue)
 

@@ -4,11 +4,10 @@ Everything follows from the confusion matrix n, where n[i, j] counts the pixels 
 labels that the mask has as class j. Most scores need only its diagonal (the *hits*), its row sums
 (pixels by *labels*) and its column sums (pixels by *mask*).
 
-References: Long et al. 2015 (accuracies and IoU), Cohen 1960 (kappa), Csurka et al. 2013 (boundary
-F1), Efron 1979 (bootstrap).
+References: Long et al. 2015 (accuracies and IoU), Cohen 1960 (kappa), Efron 1979
+(bootstrap).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 Positions = NDArray[np.integer[Any]]  # of classes in the class table; others do not count
 Floats = NDArray[np.float64]
 TOTALS = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "kappa")
-EVERYTHING = (slice(None), slice(None))
 
 
 def confusion_matrix(labels: Positions, ids: Positions, classes: int) -> NDArray[np.int64]:
@@ -96,20 +94,20 @@ class Scores:
             mask: (..., classes) pixels of each class in the mask.
         """
         count = labels.sum(axis=-1)
-        iou = _ratio(hits, labels + mask - hits)
-        recall = _ratio(hits, labels)
+        iou = ratio(hits, labels + mask - hits)
+        recall = ratio(hits, labels)
         # 1 - errors / (errors expected by chance): neither loses digits where both are few
         by_chance = (labels.astype(np.float64) * (count[..., None] - mask)).sum(axis=-1)
         errors = count - hits.sum(axis=-1)
         return cls(
-            pixel_accuracy=_ratio(hits.sum(axis=-1), count),
+            pixel_accuracy=ratio(hits.sum(axis=-1), count),
             mean_accuracy=mean(recall),
             miou=mean(iou),
-            fw_iou=_ratio(np.nansum(labels * iou, axis=-1), count),
-            kappa=1 - _ratio(errors * count.astype(np.float64), by_chance),
+            fw_iou=ratio(np.nansum(labels * iou, axis=-1), count),
+            kappa=1 - ratio(errors * count.astype(np.float64), by_chance),
             iou=iou,
-            f1=_ratio(2 * hits, labels + mask),
-            precision=_ratio(hits, mask),
+            f1=ratio(2 * hits, labels + mask),
+            precision=ratio(hits, mask),
             recall=recall,
             pixels=labels,
         )
@@ -117,184 +115,14 @@ class Scores:
 
 def mean(scores: Floats) -> Floats:
     """Return the mean over the classes (the last axis) that have a score; NaN if none has."""
-    return _ratio(np.nansum(scores, axis=-1), (~np.isnan(scores)).sum(axis=-1))
+    return ratio(np.nansum(scores, axis=-1), (~np.isnan(scores)).sum(axis=-1))
 
 
-def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+    """Return a quotient that is NaN, without a word, where it is 0 / 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio: Floats = np.true_divide(numerator, denominator)
     return ratio
-
-
-def boundary_margin(tolerance: float) -> int:
-    """Return how many px beyond a block `boundary_matches` must see to be exact on the block."""
-    return int(tolerance) + 1  # whether a pixel at that distance is boundary, the next one says
-
-
-def boundary_matches(
-    labels: Positions,
-    ids: Positions,
-    classes: int,
-    tolerance: float,
-    core: tuple[slice, slice] = EVERYTHING,
-) -> NDArray[np.int64]:
-    """Return how many boundary pixels have one of the same class nearby in the other array.
-
-    A boundary pixel has one of its 4 neighbours in another class. Pixels that do not count, in
-    either array, belong to no class, and neither they nor the array's rim make a boundary.
-
-    Args:
-        labels: (H, W) positions of classes from 0.
-        ids: (H, W) the same of the mask. Pixels where either is >= `classes` do not count.
-        classes: number of classes.
-        tolerance: px between the centres of pixels that match, Euclidean, >= 0.
-        core: rows and columns whose pixels are counted; the rest is there to be seen. It must
-            reach `boundary_margin(tolerance)` further, or to the raster's rim.
-
-    Returns:
-        (4, classes): boundary pixels of the mask, those matched in the labels, boundary pixels of
-        the labels, those matched in the mask.
-    """
-    is_out = (labels >= classes) | (ids >= classes)
-    edges = [_edges(np.where(is_out, classes, a), classes) for a in (ids, labels)]
-    near = _disc(tolerance)
-    return np.concatenate(
-        [
-            _count_matches(edges[0], edges[1], classes, near, core),
-            _count_matches(edges[1], edges[0], classes, near, core),
-        ]
-    )
-
-
-def _edges(positions: Positions, classes: int) -> Positions:
-    """Return the class of boundary pixels, and `classes` elsewhere."""
-    is_edge = np.zeros(positions.shape, bool)
-    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-        a, b = positions[here], positions[there]
-        differ = (a != b) & (a < classes) & (b < classes)
-        is_edge[here] |= differ
-        is_edge[there] |= differ
-    return np.where(is_edge, positions, classes)
-
-
-def _disc(radius: float) -> NDArray[np.int64]:
-    """Return (n, 2) offsets no longer than `radius`, the short ones first: most match soon."""
-    reach = int(radius)
-    offsets = np.indices((2 * reach + 1, 2 * reach + 1)).reshape(2, -1).T - reach
-    squares = (offsets**2).sum(axis=1)
-    order = np.argsort(squares, kind="stable")
-    is_near = squares[order] <= radius**2
-    near: NDArray[np.int64] = offsets[order[is_near]]
-    return near
-
-
-def _count_matches(
-    edges: Positions,
-    others: Positions,
-    classes: int,
-    near: NDArray[np.int64],
-    core: tuple[slice, slice],
-) -> NDArray[np.int64]:
-    """Return (2, classes): boundary pixels in the core, and those with one of `others` near.
-
-    Boundaries are thin, so trying the offsets one by one on what has no match yet is faster than
-    a distance transform for each class, and exact.
-    """
-    starts = [part.indices(size)[0] for part, size in zip(core, edges.shape, strict=True)]
-    rows, columns = np.nonzero(edges[core] < classes)
-    rows, columns = rows + starts[0], columns + starts[1]
-    kind = edges[rows, columns]
-    found = np.bincount(kind, minlength=classes)
-    reach = int(near.max(initial=0))
-    padded = np.pad(others, reach, constant_values=classes)
-    width = padded.shape[1]
-    place, padded = (rows + reach) * width + columns + reach, padded.ravel()
-    for down, right in near:
-        is_alone = padded[place + (down * width + right)] != kind
-        place, kind = place[is_alone], kind[is_alone]
-    return np.stack([found, found - np.bincount(kind, minlength=classes)])
-
-
-def boundary_f1(matches: NDArray[np.int64]) -> Floats:
-    """Return the F1 of each class from the counts of `boundary_matches`.
-
-    Returns:
-        (classes,): NaN for a class without a boundary in either, 0 without one in the other.
-    """
-    mask, mask_matched, labels, labels_matched = matches.astype(np.float64)
-    # 2PR / (P + R), multiplied out; it is 0 / 0 where nothing is matched
-    f1 = _ratio(2 * mask_matched * labels_matched, mask_matched * labels + labels_matched * mask)
-    return np.where(mask + labels > 0, np.nan_to_num(f1, nan=0.0), np.nan)
-
-
-class Counts:
-    """What has been counted so far.
-
-    Args:
-        classes: number of classes.
-        tolerance: px of the boundary F1, None without it.
-        side: of blocks of ground in px, None without them.
-
-    Attributes:
-        confusion: (classes, classes) pixels, rows are labels.
-        boundary: (4, classes) as `boundary_matches` has them.
-        total: all pixels.
-        mask_nodata: those without a class in the mask.
-    """
-
-    def __init__(self, classes: int, tolerance: float | None, side: int | None) -> None:
-        self.confusion = np.zeros((classes, classes), np.int64)
-        self.boundary = np.zeros((4, classes), np.int64)
-        self.total = self.mask_nodata = 0
-        self._classes, self._tolerance, self._side = classes, tolerance, side
-        self._blocks: dict[tuple[int, int, int], NDArray[np.int64]] = {}  # by mask, row, column
-
-    @property
-    def unlabelled(self) -> int:
-        """Pixels that have a class in the mask but none in the labels."""
-        return self.total - self.mask_nodata - int(self.confusion.sum())
-
-    def add(self, mask: int, row: int, positions: Positions, core: slice) -> None:
-        """Count rows.
-
-        Args:
-            mask: its number.
-            row: of the mask, where the core starts.
-            positions: (2, rows, width) positions of classes in mask and labels, with margins.
-            core: the rows to count.
-        """
-        ids, labels = positions[:, core]
-        self.total += ids.size
-        self.mask_nodata += int(np.count_nonzero(ids >= self._classes))
-        if self._side is None:
-            self.confusion += confusion_matrix(labels, ids, self._classes)
-        else:
-            for (down, right), piece in _cut(row, ids.shape, self._side):
-                confusion = confusion_matrix(labels[piece], ids[piece], self._classes)
-                self.confusion += confusion
-                block = mask, down, right
-                self._blocks[block] = self._blocks.get(block, 0) + sums(confusion)
-        if self._tolerance is not None:
-            self.boundary += boundary_matches(
-                positions[1], positions[0], self._classes, self._tolerance, (core, slice(None))
-            )
-
-    @property
-    def blocks(self) -> NDArray[np.int64]:
-        """(3, n, classes) sums of the blocks of ground that have pixels to compare."""
-        blocks = [block for _, block in sorted(self._blocks.items()) if block.any()]
-        return np.stack(blocks, axis=1)
-
-
-def _cut(
-    row: int, shape: tuple[int, int], side: int
-) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
-    """Yield the row and column of each block of ground, and its part of rows from `row` on."""
-    height, width = shape
-    for down in range(row // side, (row + height - 1) // side + 1):
-        rows = slice(max(0, down * side - row), (down + 1) * side - row)
-        for right in range((width - 1) // side + 1):
-            yield (down, right), (rows, slice(right * side, (right + 1) * side))
 
 
 def bootstrap(

@@ -195,7 +195,7 @@ def test_a_file_without_features_is_refused(tmp_path, text):
 
 def test_a_missing_field_is_refused_with_those_that_are_there(tmp_path):
     labels = write_geojson(tmp_path / "labels.geojson")
-    with pytest.raises(InputError, match="no feature of .* has a field class; there are: kind"):
+    with pytest.raises(InputError, match=r"no feature of .* has a field class; there are: kind"):
         read_features(labels, "class")
 
 

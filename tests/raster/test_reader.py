@@ -7,7 +7,8 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from fcntile.errors import InputError
-from fcntile.raster.reader import choose_numbers, open_raster, read_strips, resolution
+from fcntile.raster.gdal import open_raster
+from fcntile.raster.reader import choose_numbers, read_strips, resolution
 
 
 @settings(

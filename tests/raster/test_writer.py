@@ -12,7 +12,7 @@ from rasterio.rpc import RPC
 from rio_cogeo import cog_validate
 
 from fcntile.errors import OutputError
-from fcntile.raster.reader import open_raster
+from fcntile.raster.gdal import open_raster
 from fcntile.raster.writer import check_output, open_mask
 
 CLASSES = [(0, "meadow", (0, 128, 0)), (1, "lake", (0, 0, 255)), (2, "road", (90, 90, 90))]

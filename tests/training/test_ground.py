@@ -123,7 +123,8 @@ def test_no_training_window_shows_ground_held_out(make_pair):
     with rasterio.open(pair.image, "r+") as raster:  # the split is by labels: paint it
         pixels = np.full((3, 330, 400), 100, np.uint8)
         for _, window in ground.split.windows():
-            pixels[:, *window.toslices()] = 200
+            rows, columns = window.toslices()
+            pixels[:, rows, columns] = 200
         raster.write(pixels)
     ground = prepare([pair.image], pair.labels, val_share=0.3, seed=1)
     windows = Windows(

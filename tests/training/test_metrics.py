@@ -10,16 +10,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sklearn
 
 from fcntile.raster.classes import UNKNOWN, UNLABELLED
-from fcntile.training.metrics import (
-    TOTALS,
-    Scores,
-    bootstrap,
-    boundary_f1,
-    boundary_margin,
-    boundary_matches,
-    confusion_matrix,
-    sums,
-)
+from fcntile.training.boundary import boundary_f1, boundary_margin, boundary_matches
+from fcntile.training.metrics import TOTALS, Scores, bootstrap, confusion_matrix, sums
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
