@@ -1,7 +1,9 @@
 """Rasters and labels in, model file out."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import torch
 
 import fcntile
-from fcntile.errors import OptionError
+from fcntile.errors import OptionError, OutputError
 from fcntile.inference.devices import Plan, available_cpus, choose_device, make_plan, peak_rss
 from fcntile.models.card import Card, ModelClass
 from fcntile.models.model_file import Model, load_model
@@ -26,6 +28,8 @@ from fcntile.training.session import Session, caught_signals
 from fcntile.training.start import normalisation, start_from
 from fcntile.training.trainer import Trainer, class_weights
 from fcntile.training.validation import Validation
+
+log = logging.getLogger(__name__)
 
 DEFAULT_ARCH = "fcn8s_small"
 PICTURES = 4  # samples in a picture of a dry run
@@ -157,7 +161,8 @@ def train(
     """
     settings, output = settings or Settings(), Path(output)
     run = Path(run) if run is not None else output.with_suffix(".run")
-    check_output(output, overwrite=overwrite or dry_run)
+    if not dry_run:
+        _check_paths(output, run, [*images, labels, *val], overwrite=overwrite)
     with join_group(choose_device(device).type == "cpu") as group:
         plan = _plan(device, settings, threads, group)
         start = load_model(init) if init is not None else None
@@ -187,21 +192,36 @@ def train(
             augmentation=Augmentation(settings.scale, settings.jitter, settings.flip),
             seed=settings.seed,
         )
-        weights = class_weights(settings.class_weights, ground.pixels[0])
+        weights = class_weights(settings.class_weights, torch.from_numpy(ground.pixels[0]))
         trainer = Trainer(net, card, settings, weights, plan, group)
         held_out = Validation(
             ground.dataset, ground.split.windows(), ground.table, len(ground.classes), net.stride
         )
+        if settings.val_share and not val and not len(held_out) and group.is_first:
+            log.warning(
+                "the labels fill a single block of %d px, so nothing is held out for validation: "
+                "the last model is kept, without scores",
+                ground.split.side,
+            )
         if dry_run:
             return _preview(run, trainer, windows, ground)
-        folder = RunFolder(run)
-        session = Session(folder, trainer, windows, held_out, ground.dataset, progress)
-        config = _config(ground, settings, init)
-        session.open(config, ground.split.windows(), resume=resume, overwrite=overwrite)
-        with caught_signals() as signals:
-            session.run(signals)
-        session.finish(output)
-        return _summary(output, session, ground)
+        with closing(RunFolder(run)) as folder:
+            session = Session(folder, trainer, windows, held_out, ground.dataset, progress)
+            config = _config(ground, settings, init)
+            session.open(config, ground.split.windows(), resume=resume, overwrite=overwrite)
+            with caught_signals() as signals:
+                session.run(signals)
+            session.finish(output)
+            return _summary(output, session, ground)
+
+
+def _check_paths(output: Path, run: Path, inputs: Sequence[str], *, overwrite: bool) -> None:
+    """Raise OutputError unless the model file can be written, and is nothing else of the run."""
+    check_output(output, overwrite=overwrite)
+    if output.resolve() in {Path(path).resolve() for path in inputs}:
+        raise OutputError(f"the output {output} is one of the inputs")
+    if output.resolve() == run.resolve():
+        raise OutputError(f"the output {output} is the run folder too: choose another with --run")
 
 
 def _plan(device: str, settings: Settings, threads: int | None, group: Group) -> Plan:
@@ -311,11 +331,13 @@ def _preview(run: Path, trainer: Trainer, windows: Windows, ground: Ground) -> P
     settings, card, device = trainer.settings, trainer.card, trainer.plan.device
     size = settings.batch_size
     numbers = [range(i * size, (i + 1) * size) for i in range(2 * settings.accumulate)]
-    batches = load(windows, numbers, trainer.plan.threads)
-    trainer.step(0, batches)
-    start = time.perf_counter()
-    trainer.step(1, batches)
-    seconds = time.perf_counter() - start
+    if device.type == "cpu":
+        torch.set_num_threads(trainer.plan.threads)
+    with closing(load(windows, numbers, trainer.plan.threads)) as batches:
+        trainer.step(0, batches)
+        start = time.perf_counter()
+        trainer.step(1, batches)
+        seconds = time.perf_counter() - start
     on_gpu = device.type == "cuda"
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_rss()
     shown = [windows[i] for i in range(PICTURES)]

@@ -1,6 +1,7 @@
 """`fcntile train`."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -135,10 +136,13 @@ def train(
 
     known = {name: values.pop(name) for name in list(values) if hasattr(DEFAULTS, name)}
     known["arch_options"] = known["arch_options"] or None
-    with reporting(progress, unit="step") as report:
+    is_quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first one talks
+    with reporting("none" if is_quiet else progress, unit="step") as report:
         done = train(
             settings=make_settings(recipe, **known), dry_run=dry_run, progress=report, **values
         )
+    if is_quiet:
+        return
     if as_json:
         json.dump(asdict(done), sys.stdout)
         sys.stdout.write("\n")

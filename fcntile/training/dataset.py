@@ -13,14 +13,9 @@ from rasterio.windows import Window
 
 from fcntile.errors import InputError
 from fcntile.raster.classes import UNLABELLED
+from fcntile.raster.gdal import open_file
 from fcntile.raster.labels import Labels, VectorLabels
-from fcntile.raster.reader import (
-    band_names,
-    choose_numbers,
-    open_file,
-    read_window,
-    resolution,
-)
+from fcntile.raster.reader import band_names, choose_numbers, read_window, resolution
 from fcntile.raster.sources import LabelSource, Pair
 
 MAX_OPEN = 32  # pairs of files a thread keeps open
@@ -128,6 +123,11 @@ class Dataset:
         seen, ids = np.zeros(shape, bool), np.full(shape, UNLABELLED, np.uint16)
         whole[place], seen[place], ids[place] = pixels, True if valid is None else valid, values
         return whole, seen, ids
+
+    def has_labels(self, index: int, window: Window) -> bool:
+        """Tell whether anything is labelled in a window inside the raster, without its pixels."""
+        _, labels = self._open(index)
+        return bool((labels.read(window) != UNLABELLED).any())
 
     def _open(self, index: int) -> tuple[rasterio.DatasetReader, Labels]:
         """Return a pair's open files, of this thread: GDAL's handles are not to be shared."""

@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class Group:
 
     def total(self, sums: Tensor) -> Tensor:
         """Return a tensor summed over all processes, with gradient."""
-        return all_reduce(sums) if self.size > 1 else sums  # type: ignore[no-untyped-call]
+        if self.size == 1:
+            return sums
+        total: Tensor = _Total.apply(sums)  # type: ignore[no-untyped-call]
+        return total
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Tell whether a flag is set in any process."""
@@ -46,6 +49,22 @@ class Group:
         """Return when every process is here."""
         if self.size > 1:
             dist.barrier()
+
+
+class _Total(torch.autograd.Function):
+    """A sum over all processes; so is its gradient, for every process has a loss of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, sums: Tensor) -> Tensor:
+        total = sums.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,8 @@ def prepare(
     given = read_classes(classes) if classes is not None else None
     pairs = pair_files(images, labels)
     held_out = pair_files(val, labels) if val else []
-    pairs = [pair for pair in pairs if pair not in held_out]
+    hidden = {_place(pair.image) for pair in held_out}
+    pairs = [pair for pair in pairs if _place(pair.image) not in hidden]
     if not pairs:
         raise InputError("every image is held out for validation: none is left to train on")
     paths = [pair.labels for pair in pairs + held_out]
@@ -118,10 +120,17 @@ def prepare(
         raise InputError(
             f"{labels} label no pixel of the images to train on, only of those to validate on"
         )
+    if val and not pixels[1].sum():
+        raise InputError(f"{labels} label no pixel of the images to validate on")
     mean, std = found.moments.total(~split.held_out)
     return Ground(
         dataset, known, table, split, pixels, mean.tolist(), _positive(std).tolist(), found
     )
+
+
+def _place(path: str) -> str:
+    """Return where a file is, however its path is written; a URL as it is."""
+    return path if "://" in path else str(Path(path).resolve())
 
 
 def _count(

@@ -62,7 +62,10 @@ def save_samples(path: Path, rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Non
     pictures = np.stack([picture for row in rows for picture in row])
     shape = len(rows), len(rows[0])
     whole = montage(pictures, grid_shape=shape, padding_width=GAP, fill=(255,) * 3, channel_axis=3)
+    written = path.with_name(f".{path.name}")
     try:
-        imsave(path, whole, check_contrast=False)
+        imsave(written, whole, check_contrast=False)
+        written.replace(path)
     except OSError as error:
+        written.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path} (is the disk full?): {error}") from error

@@ -124,6 +124,12 @@ class RunFolder:
             draw_curves(self.path / "curves.png", rows)
         self._write_events(rows[-1])
 
+    def close(self) -> None:
+        """Let go of the file of events, and of the thread that writes it."""
+        if self._events:
+            self._events.close()
+        self._events = None
+
     def _write(self, name: str, text: str) -> None:
         written = self.path / f".{name}"
         try:
@@ -139,19 +145,26 @@ class RunFolder:
             ) from error
 
     def _write_events(self, row: Row) -> None:
-        if self._events is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self._events = False
-                log.info("no TensorBoard events: pip install 'fcntile[train]'")
-                return
-            self._events = SummaryWriter(str(self.path))
-        if self._events:
+        if self._events is False:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._events = False
+            log.info("no TensorBoard events: pip install 'fcntile[train]'")
+            return
+        try:
+            if self._events is None:
+                self._events = SummaryWriter(str(self.path))
             for name, value in row.items():
                 if name != "step" and value is not None:
                     self._events.add_scalar(name, value, row["step"])
             self._events.flush()
+        except OSError as error:
+            self._events = None  # its thread has ended: to close it would raise again
+            raise OutputError(
+                f"cannot write events for TensorBoard in {self.path} (is the disk full?): {error}"
+            ) from error
 
 
 def _change(key: str, before: Any, now: Any) -> str:

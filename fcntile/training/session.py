@@ -238,7 +238,8 @@ class Session:
             return {}
         mine = range(group.rank, len(self._held_out), group.size)
         confusion = self._held_out.confusion(model, trainer.plan, mine)
-        confusion = group.total(torch.from_numpy(confusion).double()).numpy()
+        counted = torch.from_numpy(confusion).double().to(trainer.plan.device)
+        confusion = group.total(counted).cpu().numpy()
         if not confusion.any():  # no pixel of it has a class: as if nothing were held out
             self._keep_best(None)
             return {}

@@ -26,8 +26,8 @@ def start_from(net: Net, bands: tuple[str, ...], start: Model) -> None:
     """
     given = start.net.state_dict()
     old_bands = [band.name for band in start.card.bands]
-    kernels = (name for name, weight in given.items() if weight.ndim == 4)
-    first = next(kernels, None)
+    kernels = [name for name, weight in given.items() if weight.ndim == 4]
+    first = next((k for k in kernels if given[k].shape[1] == len(old_bands)), None)
     missing = []
     for name, weight in net.state_dict().items():
         old = given.get(name)

@@ -106,6 +106,8 @@ def survey(dataset: Dataset) -> Survey:
     moments: list[tuple[float, NDArray[np.float64], NDArray[np.float64]]] = []
     for image, grid in enumerate(dataset.grids):
         for window in _windows(grid, side):
+            if not dataset.has_labels(image, window):
+                continue
             pixels, valid, values = dataset.read(image, window)
             for column in range(0, int(window.width), side):
                 span = np.s_[:, column : column + side]

@@ -1,0 +1,104 @@
+"""Nets that start from the weights of another model."""
+
+import logging
+
+import pytest
+import torch
+from nets import card
+
+from fcntile.models.card import Band
+from fcntile.models.model_file import Model
+from fcntile.models.registry import create_model
+from fcntile.training.start import normalisation, start_from
+
+RGB = ("red", "green", "blue")
+FIRST, LAST = "block1.1_1.conv1_1.weight", "score_fr.weight"
+
+
+def model(bands=RGB, classes=3, seed=1, width=4):
+    """Return a small FCN-8s with random weights, as a model file holds it."""
+    torch.manual_seed(seed)
+    options = {"width": width, "head": 8, "batch_norm": True}
+    made = card("fcn8s", bands=len(bands), classes=classes, arch_options=options)
+    net = create_model("fcn8s", len(bands), classes, **options)
+    for buffer in net.buffers():
+        buffer.add_(1)  # as if trained
+    names = tuple(Band(name, 1.0, 2.0) for name in bands)
+    return Model(net, type(made)(**{**vars(made), "bands": names}), sha256="")
+
+
+def weights(net):
+    return {name: weight.clone() for name, weight in net.state_dict().items()}
+
+
+def started(bands, classes, start):
+    """Return the weights of a net before and after it was given those of a model."""
+    net = model(bands, classes, seed=2).net
+    before = weights(net)
+    start_from(net, bands, start)
+    return before, weights(net)
+
+
+def test_all_weights_of_an_equal_net_are_taken():
+    start = model()
+    _, now = started(RGB, 3, start)
+    for name, weight in weights(start.net).items():
+        assert torch.equal(now[name], weight), name
+
+
+def test_other_classes_keep_their_random_scores(caplog):
+    start = model()
+    with caplog.at_level(logging.INFO):
+        before, now = started(RGB, 5, start)
+    given = weights(start.net)
+    other = {name for name in given if given[name].shape != now[name].shape}
+    scores = {f"score_{layer}.{kind}" for layer in ("fr", "pool4", "pool3") for kind in ("weight", "bias")}
+    assert other == scores | {f"{name}.weight" for name in ("upscore2", "upscore_pool4", "upscore")}
+    for name, weight in now.items():
+        assert torch.equal(weight, before[name] if name in other else given[name]), name
+    assert "random as before" in caplog.text
+    assert all(name in caplog.text for name in other)
+
+
+def test_filters_follow_the_names_of_bands():
+    start = model()
+    given = weights(start.net)[FIRST]
+    _, now = started(("nir", "blue", "green", "red"), 3, start)
+    assert torch.equal(now[FIRST][:, 3], given[:, 0])
+    assert torch.equal(now[FIRST][:, 2], given[:, 1])
+    assert torch.equal(now[FIRST][:, 1], given[:, 2])
+    torch.testing.assert_close(now[FIRST][:, 0], given.sum(1) / 3)
+    for name, weight in weights(start.net).items():
+        assert name == FIRST or torch.equal(now[name], weight)
+
+
+def test_as_many_bands_in_another_order_are_told_apart():
+    start = model(width=3)  # so that inner kernels have three inputs too
+    net = model(("blue", "green", "red"), seed=2, width=3).net
+    start_from(net, ("blue", "green", "red"), start)
+    given, now = weights(start.net), weights(net)
+    assert torch.equal(now[FIRST], given[FIRST].flip(1))
+    for name, weight in given.items():
+        assert name == FIRST or torch.equal(now[name], weight)
+
+
+def test_a_net_that_nothing_fits_starts_from_chance_and_says_so(caplog):
+    net = create_model("probe", 3, 2)
+    before = weights(net)
+    start_from(net, RGB, model())
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(net).items())
+    assert "no weight of test-fcn8s fits the net: it starts from chance" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "dtype", "mean"),
+    [
+        (RGB, "uint8", 128.0),
+        (("nir", "red", "green"), "uint8", 7.0),
+        (RGB, "uint16", 7.0),
+    ],
+)
+def test_normalisation_is_the_start_s_if_bands_are_the_same(names, dtype, mean):
+    bands = normalisation(names, dtype, [7.0] * 3, [2.0] * 3, card("pixel"))
+    assert [band.name for band in bands] == list(names)
+    assert {band.mean for band in bands} == {mean}
