@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from fcntile.errors import ModelError, OutputError, Stopped
 from fcntile.inference.devices import keep_freed_memory
 from fcntile.models.model_file import save_model
+from fcntile.raster.classes import UNLABELLED
 from fcntile.training.checkpoint import read_state
 from fcntile.training.dataset import Dataset
 from fcntile.training.loader import Sample, Windows, load, normalise
@@ -279,13 +280,15 @@ class Session:
         mean = np.array([band.mean for band in card.bands], np.float32)
         std = np.array([band.std for band in card.bands], np.float32)
         masks = held_out.masks(trainer.model, trainer.plan, blocks)
-        rows = []
+        samples = []
         for block, ids in zip(blocks, masks, strict=True):
             pixels, valid, labels = held_out.read(block)
-            x = normalise(pixels, valid, mean, std).numpy()
-            pictures = draw_image(x, shown_bands(card)), draw_classes(labels, card)
-            rows.append([*pictures, draw_classes(ids, card)])
-        save_samples(self.folder.path / "samples" / f"step_{self.done:06d}.png", rows)
+            rows, columns = held_out.block(block)
+            x = normalise(pixels, valid, mean, std).numpy()[:, rows, columns]
+            found = np.where(valid, ids, UNLABELLED)[rows, columns]
+            pictures = draw_image(x, shown_bands(card)), draw_classes(labels[rows, columns], card)
+            samples.append([*pictures, draw_classes(found, card)])
+        save_samples(self.folder.path / "samples" / f"step_{self.done:06d}.png", samples)
 
     def _save(self) -> None:
         if self.trainer.group.is_first:

@@ -53,24 +53,41 @@ class Validation:
     def read(self, block: int) -> tuple[NDArray[np.generic], NDArray[np.bool_], NDArray[np.uint16]]:
         """Return a block with its context: pixels, which are valid, class positions.
 
-        Only what lies in the block is labelled.
+        Beyond the raster's rim it is completed by reflection, as in prediction. Only what lies in
+        the block is labelled.
         """
         image, window = self.windows[block]
-        c, tile = self._context, self._tile
-        around = Window(window.col_off - c, window.row_off - c, tile, tile)
-        pixels, valid, values = self._dataset.read(image, around)
-        labels = np.full_like(values, UNLABELLED)
-        inside = np.s_[c : c + int(window.height), c : c + int(window.width)]
-        labels[inside] = self._table[values[inside]]
-        return pixels, valid, labels
+        grid, c, tile = self._dataset.grids[image], self._context, self._tile
+        top, left = int(window.row_off) - c, int(window.col_off) - c
+        around = Window(left, top, tile, tile)
+        inside = around.intersection(Window(0, 0, grid.width, grid.height))
+        pixels, valid, values = self._dataset.read(image, inside)
+        beyond = [
+            (int(start - first), int(first + tile - start - size))
+            for first, start, size in (
+                (top, inside.row_off, inside.height),
+                (left, inside.col_off, inside.width),
+            )
+        ]
+        labels = np.full((tile, tile), UNLABELLED, np.uint16)
+        core = self.block(block)
+        labels[core] = np.pad(self._table[values], beyond, constant_values=UNLABELLED)[core]
+        pixels = np.pad(pixels, [*beyond, (0, 0)], mode="reflect")
+        return pixels, np.pad(valid, beyond, mode="reflect"), labels
+
+    def block(self, block: int) -> tuple[slice, slice]:
+        """Return the rows and columns of a block in its tile."""
+        window = self.windows[block][1]
+        c = self._context
+        return slice(c, c + int(window.height)), slice(c, c + int(window.width))
 
     def masks(
         self, model: Model, plan: Plan, blocks: Sequence[int]
-    ) -> Iterator[NDArray[np.integer]]:
+    ) -> Iterator[NDArray[np.unsignedinteger]]:
         """Yield the class positions that a model gives for blocks with their context.
 
         Yields:
-            (tile, tile); UNLABELLED where there is no data.
+            (tile, tile)
         """
 
         def strips() -> Iterator[Strip]:

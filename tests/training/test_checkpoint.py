@@ -19,6 +19,14 @@ from fcntile.training.trainer import Trainer
 OPTIONS = {"width": 4, "head": 8, "batch_norm": True, "dropout": 0.5}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def trainer(seed=0, bands=3, **changes):
     """Return a small FCN-8s with dropout and batch norms, before its first step."""
     torch.manual_seed(seed)

@@ -34,7 +34,9 @@ def test_one_or_two_bands_are_shown_in_gray():
 
 
 def test_samples_are_in_rows_and_columns(tmp_path, noise):
-    pictures = [[noise(20, 20, 3, seed=3 * row + column) for column in range(3)] for row in range(2)]
+    pictures = [
+        [noise(20, 20, 3, seed=3 * row + column) for column in range(3)] for row in range(2)
+    ]
     save_samples(tmp_path / "s.png", pictures)
     whole = imread(tmp_path / "s.png")
     assert whole.shape == (2 * 20 + 3 * GAP, 3 * 20 + 4 * GAP, 3)

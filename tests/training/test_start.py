@@ -52,7 +52,9 @@ def test_other_classes_keep_their_random_scores(caplog):
         before, now = started(RGB, 5, start)
     given = weights(start.net)
     other = {name for name in given if given[name].shape != now[name].shape}
-    scores = {f"score_{layer}.{kind}" for layer in ("fr", "pool4", "pool3") for kind in ("weight", "bias")}
+    scores = {
+        f"score_{layer}.{kind}" for layer in ("fr", "pool4", "pool3") for kind in ("weight", "bias")
+    }
     assert other == scores | {f"{name}.weight" for name in ("upscore2", "upscore_pool4", "upscore")}
     for name, weight in now.items():
         assert torch.equal(weight, before[name] if name in other else given[name]), name
