@@ -2,8 +2,6 @@
 
 import json
 import logging
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,7 +11,7 @@ from pathlib import Path
 import fcntile
 from fcntile.inference.blend import blend, class_values
 from fcntile.inference.checks import choose_bands, remark_on_resolution
-from fcntile.inference.devices import Plan, make_plan
+from fcntile.inference.devices import Plan, make_plan, peak_rss
 from fcntile.inference.engine import Tile, infer
 from fcntile.inference.stages import Clock, ahead
 from fcntile.inference.tiling import Tiling, plan_tiling
@@ -160,7 +158,7 @@ def predict(
         seconds=round(seconds, 3),
         megapixels_per_second=round(height * width / 1e6 / seconds, 3),
         stage_seconds={stage: round(clock.seconds[stage], 3) for stage in STAGES},
-        peak_rss_mb=round(_peak_rss() / 1e6, 1),
+        peak_rss_mb=round(peak_rss() / 1e6, 1),
         model=card.name,
         device=str(plan.device),
     )
@@ -208,9 +206,3 @@ def _provenance(model: Model, plan: Plan, tiling: Tiling, bands: list[int]) -> d
         "FCNTILE_MODEL_ATTRIBUTION": model.card.attribution,
         "FCNTILE_OPTIONS": json.dumps(options),
     }
-
-
-def _peak_rss() -> int:
-    """Return the largest resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

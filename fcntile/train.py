@@ -1,7 +1,6 @@
 """Rasters and labels in, model file out."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -20,11 +19,12 @@ from fcntile.raster.writer import check_output
 from fcntile.training.augment import Augmentation
 from fcntile.training.distributed import Group, join_group
 from fcntile.training.ground import Ground, prepare
-from fcntile.training.loader import Windows, load
-from fcntile.training.pictures import draw_classes, draw_image, save_samples, shown_bands
+from fcntile.training.loader import Windows
+from fcntile.training.preview import Preview, preview
 from fcntile.training.recipes import Settings
 from fcntile.training.run_folder import RunFolder
-from fcntile.training.session import Session, caught_signals
+from fcntile.training.session import Session
+from fcntile.training.signals import caught_signals
 from fcntile.training.start import normalisation, start_from
 from fcntile.training.trainer import Trainer, class_weights
 from fcntile.training.validation import Validation
@@ -32,7 +32,6 @@ from fcntile.training.validation import Validation
 log = logging.getLogger(__name__)
 
 DEFAULT_ARCH = "fcn8s_small"
-PICTURES = 4  # samples in a picture of a dry run
 
 
 @dataclass(frozen=True)
@@ -71,35 +70,6 @@ class Summary:
     samples_per_second: float
     peak_rss_mb: float
     device: str
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a run would train on, and what a step of it costs, measured.
-
-    Args:
-        images: path, labels, width and height of each raster.
-        classes: value, name, train_pixels and val_pixels of each class.
-        bands: name, mean and std of each band over the training ground.
-        arch: name of the network.
-        parameters: weights of it.
-        steps: updates of the weights.
-        samples: windows in all.
-        step_seconds: of one update, after one that warms up.
-        peak_mb: largest memory of the device so far, or of the process on CPUs, in 1e6 bytes.
-        picture: path of a picture of training windows and their labels.
-    """
-
-    images: list[dict[str, Any]]
-    classes: list[dict[str, Any]]
-    bands: list[dict[str, Any]]
-    arch: str
-    parameters: int
-    steps: int
-    samples: int
-    step_seconds: float
-    peak_mb: float
-    picture: str
 
 
 def train(
@@ -194,9 +164,7 @@ def train(
         )
         weights = class_weights(settings.class_weights, torch.from_numpy(ground.pixels[0]))
         trainer = Trainer(net, card, settings, weights, plan, group)
-        held_out = Validation(
-            ground.dataset, ground.split.windows(), ground.table, len(ground.classes), net.stride
-        )
+        held_out = Validation(ground.dataset, ground.split.windows(), ground.table, net.stride)
         if settings.val_share and not val and not len(held_out) and group.is_first:
             log.warning(
                 "the labels fill a single block of %d px, so nothing is held out for validation: "
@@ -204,7 +172,7 @@ def train(
                 ground.split.side,
             )
         if dry_run:
-            return _preview(run, trainer, windows, ground)
+            return preview(run, trainer, windows, ground)
         with closing(RunFolder(run)) as folder:
             session = Session(folder, trainer, windows, held_out, ground.dataset, progress)
             config = _config(ground, settings, init)
@@ -323,48 +291,4 @@ def _summary(output: Path, session: Session, ground: Ground) -> Summary:
         samples_per_second=round(session.samples_per_second, 3),
         peak_rss_mb=round(peak_rss() / 1e6, 1),
         device=str(trainer.plan.device),
-    )
-
-
-def _preview(run: Path, trainer: Trainer, windows: Windows, ground: Ground) -> Preview:
-    """Try two updates, and draw some windows."""
-    settings, card, device = trainer.settings, trainer.card, trainer.plan.device
-    size = settings.batch_size
-    numbers = [range(i * size, (i + 1) * size) for i in range(2 * settings.accumulate)]
-    if device.type == "cpu":
-        torch.set_num_threads(trainer.plan.threads)
-    with closing(load(windows, numbers, trainer.plan.threads)) as batches:
-        trainer.step(0, batches)
-        start = time.perf_counter()
-        trainer.step(1, batches)
-        seconds = time.perf_counter() - start
-    on_gpu = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_rss()
-    shown = [windows[i] for i in range(PICTURES)]
-    picture = RunFolder(run).path / "samples.png"
-    save_samples(
-        picture,
-        [
-            [draw_image(x.numpy(), shown_bands(card)), draw_classes(y.numpy(), card)]
-            for x, y in shown
-        ],
-    )
-    dataset = ground.dataset
-    return Preview(
-        images=[
-            {**asdict(pair), "width": grid.width, "height": grid.height}
-            for pair, grid in zip(dataset.pairs, dataset.grids, strict=True)
-        ],
-        classes=[
-            {"value": c.id, "name": c.name, "train_pixels": int(n), "val_pixels": int(v)}
-            for c, n, v in zip(ground.classes, *ground.pixels, strict=True)
-        ],
-        bands=[asdict(band) for band in card.bands],
-        arch=card.arch,
-        parameters=sum(p.numel() for p in trainer.net.parameters()),
-        steps=settings.steps,
-        samples=settings.steps * settings.accumulate * size,
-        step_seconds=round(seconds, 3),
-        peak_mb=round(peak / 1e6, 1),
-        picture=str(picture),
     )

@@ -31,9 +31,10 @@ from fcntile.errors import (
 from fcntile.evaluate import evaluate
 from fcntile.models.model_file import load_model
 from fcntile.predict import predict
-from fcntile.train import Preview, train
+from fcntile.train import train
 from fcntile.training import session
 from fcntile.training.checkpoint import read_state
+from fcntile.training.preview import Preview
 from fcntile.training.recipes import Settings
 
 SMALL = {"width": 4, "head": 8, "dropout": 0.5}
@@ -305,6 +306,7 @@ def test_a_run_goes_on_where_it_was_stopped(scene, tmp_path, monkeypatch, change
         with pytest.raises(Stopped, match=f"after step {step} of 12.*--resume") as stopped:
             fit(*pair, output, settings, **stopping)
         assert stopped.value.exit_code == 128 + number
+        assert read_state(tmp_path / "parts.run" / "last.checkpoint.safetensors")["done"] == step
         assert not output.exists()
     summary = fit(*pair, output, settings, resume=True)
     assert (summary.best_step, summary.val) == (expected.best_step, expected.val)

@@ -20,7 +20,7 @@ from fcntile.training.recipes import (
 )
 
 if TYPE_CHECKING:
-    from fcntile.train import Preview
+    from fcntile.training.preview import Preview
 
 DEFAULTS = Settings()
 Command = Callable[..., Any]

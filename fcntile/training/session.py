@@ -3,13 +3,11 @@
 import math
 import shutil
 import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -19,13 +17,10 @@ from rasterio.windows import Window
 from fcntile.errors import ModelError, OutputError, Stopped
 from fcntile.inference.devices import keep_freed_memory
 from fcntile.models.model_file import save_model
-from fcntile.raster.classes import UNLABELLED
 from fcntile.training.checkpoint import read_state
 from fcntile.training.dataset import Dataset
-from fcntile.training.loader import Sample, Windows, load, normalise
-from fcntile.training.metrics import Scores
+from fcntile.training.loader import Sample, Windows, load
 from fcntile.training.optimize import learning_rate
-from fcntile.training.pictures import draw_classes, draw_image, save_samples, shown_bands
 from fcntile.training.run_folder import Row, RunFolder
 from fcntile.training.trainer import Trainer
 from fcntile.training.validation import Validation
@@ -33,7 +28,6 @@ from fcntile.training.validation import Validation
 READERS = 4  # threads that read windows, at most
 ROWS = 200  # of metrics.csv in a run, beside those of validations
 CHECKPOINT_SECONDS = 600  # from one checkpoint to the next, if no validation comes first
-PICTURES = 4  # blocks in a picture of samples
 
 
 class Session:
@@ -234,34 +228,19 @@ class Session:
         """Score the model on the ground held out, and keep it if it is the best so far."""
         trainer, group = self.trainer, self.trainer.group
         model = trainer.model
-        if not len(self._held_out):
+        found = self._held_out.scores(model, trainer.plan, group)
+        if found is None:  # nothing is held out, or no pixel of it has a class
             self._keep_best(None)
             return {}
-        mine = range(group.rank, len(self._held_out), group.size)
-        confusion = self._held_out.confusion(model, trainer.plan, mine)
-        counted = torch.from_numpy(confusion).double().to(trainer.plan.device)
-        confusion = group.total(counted).cpu().numpy()
-        if not confusion.any():  # no pixel of it has a class: as if nothing were held out
-            self._keep_best(None)
-            return {}
-        scores = Scores.of(confusion)
-        named = {
-            c.name: None if math.isnan(iou) else float(iou)
-            for c, iou in zip(trainer.card.classes, scores.iou, strict=True)
-        }
-        found: dict[str, Any] = {
-            "miou": float(scores.miou),
-            "pixel_accuracy": float(scores.pixel_accuracy),
-            "iou": named,
-        }
         if self.best_scores is None or found["miou"] >= self.best_scores["miou"]:
             self._keep_best(found)
         if group.is_first:
-            self._draw_samples()
+            picture = self.folder.path / "samples" / f"step_{self.done:06d}.png"
+            self._held_out.draw(picture, model, trainer.plan)
         return {
             "val_miou": found["miou"],
             "val_pixel_accuracy": found["pixel_accuracy"],
-            **{f"val_iou {name}": iou for name, iou in named.items()},
+            **{f"val_iou {name}": iou for name, iou in found["iou"].items()},
         }
 
     def _keep_best(self, scores: dict[str, Any] | None) -> None:
@@ -272,23 +251,6 @@ class Session:
         found = {"best_step": self.done} | ({"val": scores} if scores else {})
         card = replace(card, training={**card.training, **found})
         save_model(self.folder.best, self.trainer.model.net, card)
-
-    def _draw_samples(self) -> None:
-        """Draw imagery, labels and mask of some blocks held out, always the same ones."""
-        held_out, trainer, card = self._held_out, self.trainer, self.trainer.card
-        blocks = range(0, len(held_out), -(-len(held_out) // PICTURES))
-        mean = np.array([band.mean for band in card.bands], np.float32)
-        std = np.array([band.std for band in card.bands], np.float32)
-        masks = held_out.masks(trainer.model, trainer.plan, blocks)
-        samples = []
-        for block, ids in zip(blocks, masks, strict=True):
-            pixels, valid, labels = held_out.read(block)
-            rows, columns = held_out.block(block)
-            x = normalise(pixels, valid, mean, std).numpy()[:, rows, columns]
-            found = np.where(valid, ids, UNLABELLED)[rows, columns]
-            pictures = draw_image(x, shown_bands(card)), draw_classes(labels[rows, columns], card)
-            samples.append([*pictures, draw_classes(found, card)])
-        save_samples(self.folder.path / "samples" / f"step_{self.done:06d}.png", samples)
 
     def _save(self) -> None:
         if self.trainer.group.is_first:
@@ -318,32 +280,3 @@ class Session:
             f"{self.trainer.settings.steps}: the same command with --resume goes on",
             signum,
         )
-
-
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM instead of obeying them; a second one is obeyed.
-
-    Only Python's main thread can catch them: in another one none is noted.
-
-    Yields:
-        Numbers of the signals that have come so far.
-    """
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before: dict[int, Any] = {}
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        caught.append(signum)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for caught_one in (signal.SIGINT, signal.SIGTERM):
-        before[caught_one] = signal.signal(caught_one, note)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

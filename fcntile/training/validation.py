@@ -1,8 +1,11 @@
 """Score a net on ground that was held out, through the engine that predicts."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
@@ -15,9 +18,13 @@ from fcntile.models.model_file import Model
 from fcntile.raster.classes import UNLABELLED
 from fcntile.raster.reader import Strip
 from fcntile.training.dataset import Dataset
-from fcntile.training.metrics import confusion_matrix
+from fcntile.training.distributed import Group
+from fcntile.training.loader import normalise
+from fcntile.training.metrics import Scores, confusion_matrix
+from fcntile.training.pictures import draw_classes, draw_image, save_samples, shown_bands
 
 CONTEXT = 64  # px around a block that the net sees too
+PICTURES = 4  # blocks in a picture
 MAX_BLOCKS = 256  # of a validation during training, spread evenly
 
 
@@ -28,7 +35,6 @@ class Validation:
         dataset: where they are read.
         windows: raster and window of each block, all of one side.
         table: from label values to class positions.
-        classes: how many.
         stride: of the net, in px.
     """
 
@@ -37,12 +43,11 @@ class Validation:
         dataset: Dataset,
         windows: Sequence[tuple[int, Window]],
         table: NDArray[np.uint16],
-        classes: int,
         stride: int,
     ) -> None:
         every = max(1, -(-len(windows) // MAX_BLOCKS))
         self.windows = list(windows)[::every]
-        self._dataset, self._table, self._classes = dataset, table, classes
+        self._dataset, self._table = dataset, table
         side = int(windows[0][1].width) if windows else 1
         self._context = -(-CONTEXT // stride) * stride
         self._tile = -(-side // stride) * stride + 2 * self._context
@@ -105,7 +110,46 @@ class Validation:
 
     def confusion(self, model: Model, plan: Plan, blocks: Sequence[int]) -> NDArray[np.int64]:
         """Return the (classes, classes) confusion matrix over blocks."""
-        total = np.zeros((self._classes, self._classes), np.int64)
+        classes = len(model.card.classes)
+        total = np.zeros((classes, classes), np.int64)
         for block, ids in zip(blocks, self.masks(model, plan, blocks), strict=True):
-            total += confusion_matrix(self.read(block)[2], ids, self._classes)
+            total += confusion_matrix(self.read(block)[2], ids, classes)
         return total
+
+    def scores(self, model: Model, plan: Plan, group: Group) -> dict[str, Any] | None:
+        """Return "miou", "pixel_accuracy" and "iou" by class name, over all processes.
+
+        None if no pixel held out has a class.
+        """
+        mine = self.confusion(model, plan, range(group.rank, len(self), group.size))
+        counted = torch.from_numpy(mine).double().to(plan.device)
+        confusion = group.total(counted).cpu().numpy()
+        if not confusion.any():
+            return None
+        found = Scores.of(confusion)
+        named = zip(model.card.classes, found.iou, strict=True)
+        return {
+            "miou": float(found.miou),
+            "pixel_accuracy": float(found.pixel_accuracy),
+            "iou": {c.name: None if np.isnan(iou) else float(iou) for c, iou in named},
+        }
+
+    def draw(self, path: Path, model: Model, plan: Plan) -> None:
+        """Draw imagery, labels and mask of some blocks, always the same ones.
+
+        Raises:
+            OutputError: if the picture cannot be written.
+        """
+        card = model.card
+        blocks = range(0, len(self), -(-len(self) // PICTURES))
+        mean = np.array([band.mean for band in card.bands], np.float32)
+        std = np.array([band.std for band in card.bands], np.float32)
+        samples = []
+        for block, ids in zip(blocks, self.masks(model, plan, blocks), strict=True):
+            pixels, valid, labels = self.read(block)
+            rows, columns = self.block(block)
+            x = normalise(pixels, valid, mean, std).numpy()[:, rows, columns]
+            found = np.where(valid, ids, UNLABELLED)[rows, columns]
+            pictures = draw_image(x, shown_bands(card)), draw_classes(labels[rows, columns], card)
+            samples.append([*pictures, draw_classes(found, card)])
+        save_samples(path, samples)

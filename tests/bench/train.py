@@ -32,7 +32,7 @@ def prepare(images, labels, settings):
     def keep(run, trainer, windows, ground):
         made.update(trainer=trainer, windows=windows)
 
-    fcntile.train._preview = keep
+    fcntile.train.preview = keep
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "model.safetensors"
         fcntile.train.train([images], labels, output, settings=settings, dry_run=True)

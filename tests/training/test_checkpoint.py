@@ -1,5 +1,6 @@
 """Checkpoints hold all that the next update needs."""
 
+import math
 import pickle
 import resource
 
@@ -103,6 +104,20 @@ def test_saving_changes_nothing(tmp_path):
     for number in range(3):
         one.save(tmp_path / "c.safetensors", {})
         assert steps(one, number, 1) == steps(other, number, 1)
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight():
+    made = trainer()
+    steps(made, 0, 2)
+    before = state(made)
+    x, y = next(batches(2, 1))
+    x[0, 0, 0, 0] = torch.inf
+    loss, _ = made.step(2, iter([(x, y)]))
+    assert not math.isfinite(loss)
+    trained = {f"net.{name}" for name, _ in made.net.named_parameters()}
+    for name, tensor in state(made).items():
+        if name in trained or not name.startswith("net."):
+            assert torch.equal(tensor, before[name]), name
 
 
 def test_what_is_no_checkpoint_of_the_net_is_refused(tmp_path):
