@@ -26,7 +26,8 @@ def reporting(kind: str | None, unit: str) -> Iterator[Report]:
         with tqdm(unit=unit, file=sys.stderr) as bar:
 
             def show(done: int, total: int, **facts: object) -> None:
-                bar.total = total
+                if bar.total is None:  # what earlier runs did tells nothing about speed
+                    bar.total, bar.initial, bar.n = total, done - 1, done - 1
                 bar.set_postfix(facts, refresh=False)
                 bar.update(done - bar.n)
 
@@ -40,9 +41,11 @@ def reporting(kind: str | None, unit: str) -> Iterator[Report]:
 def _json_lines() -> Report:
     start = time.monotonic()
     last = start
+    first: int | None = None  # done before this run
 
     def write(done: int, total: int, **facts: object) -> None:
-        nonlocal last
+        nonlocal last, first
+        first = done - 1 if first is None else first
         now = time.monotonic()
         if now - last < INTERVAL and done < total:
             return
@@ -53,7 +56,7 @@ def _json_lines() -> Report:
             "done": done,
             "total": total,
             "seconds": round(seconds, 1),
-            "eta_seconds": round(seconds / done * (total - done), 1),
+            "eta_seconds": round(seconds / (done - first) * (total - done), 1),
             **facts,
         }
         print(json.dumps(event), file=sys.stderr, flush=True)
