@@ -119,7 +119,8 @@ def train(
         attribution: whom to name when using the model, for its card.
         dry_run: only look at the data and try two updates.
         overwrite: replace an existing output and run folder.
-        progress: called with updates done, all updates, and what is known of loss and scores.
+        progress: called with updates done, all updates, and by keyword those done in earlier
+            sessions (`start`) and what is known of loss and scores.
 
     Raises:
         OptionError: if an option cannot be used with this net, machine or run folder.

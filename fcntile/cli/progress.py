@@ -14,6 +14,8 @@ INTERVAL = 1.0  # seconds between two JSON lines
 def reporting(kind: str | None, unit: str) -> Iterator[Report]:
     """Give a function to call with done, total and, by keyword, what else is known.
 
+    Its `start` is what was done before this process began, which tells nothing about its speed.
+
     Args:
         kind: "bar", "json" or "none"; None is a bar if stderr is a terminal, else nothing.
         unit: what is counted.
@@ -25,9 +27,9 @@ def reporting(kind: str | None, unit: str) -> Iterator[Report]:
 
         with tqdm(unit=unit, file=sys.stderr) as bar:
 
-            def show(done: int, total: int, **facts: object) -> None:
-                if bar.total is None:  # what earlier runs did tells nothing about speed
-                    bar.total, bar.initial, bar.n = total, done - 1, done - 1
+            def show(done: int, total: int, start: int = 0, **facts: object) -> None:
+                if bar.total is None:
+                    bar.total, bar.initial, bar.n = total, start, start
                 bar.set_postfix(facts, refresh=False)
                 bar.update(done - bar.n)
 
@@ -39,24 +41,22 @@ def reporting(kind: str | None, unit: str) -> Iterator[Report]:
 
 
 def _json_lines() -> Report:
-    start = time.monotonic()
-    last = start
-    first: int | None = None  # done before this run
+    began = time.monotonic()
+    last = began
 
-    def write(done: int, total: int, **facts: object) -> None:
-        nonlocal last, first
-        first = done - 1 if first is None else first
+    def write(done: int, total: int, start: int = 0, **facts: object) -> None:
+        nonlocal last
         now = time.monotonic()
         if now - last < INTERVAL and done < total:
             return
         last = now
-        seconds = now - start
+        seconds = now - began
         event = {
             "event": "progress",
             "done": done,
             "total": total,
             "seconds": round(seconds, 1),
-            "eta_seconds": round(seconds / (done - first) * (total - done), 1),
+            "eta_seconds": round(seconds / (done - start) * (total - done), 1),
             **facts,
         }
         print(json.dumps(event), file=sys.stderr, flush=True)

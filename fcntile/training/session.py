@@ -272,7 +272,7 @@ class Session:
         last = next((r["val_miou"] for r in reversed(self._rows) if "val_miou" in r), None)
         if last is not None:
             facts["val_miou"] = round(last, 4)
-        self._progress(self.done, self.trainer.settings.steps, **facts)
+        self._progress(self.done, self.trainer.settings.steps, start=self._first, **facts)
 
     def _stopped(self, signum: int) -> Stopped:
         return Stopped(
