@@ -200,9 +200,14 @@ def _plan(device: str, settings: Settings, threads: int | None, group: Group) ->
             f"batch size {settings.batch_size} cannot be shared by {group.size} processes: "
             "use a multiple"
         )
-    if group.size > 1 and device in ("auto", "cuda") and choose_device(device).type == "cuda":
+    if group.size > 1 and choose_device(device).type == "cuda":
+        if device not in ("auto", "cuda"):
+            raise OptionError(
+                f"{device} cannot be shared by {group.size} processes: use --device cuda, which "
+                "gives each its own"
+            )
         device = f"cuda:{group.local}"
-        torch.cuda.set_device(group.local)
+        torch.cuda.set_device(choose_device(device))
     if threads is None and group.size > 1:
         threads = max(1, available_cpus() // group.size)
     return make_plan(device, settings.precision, settings.batch_size, threads)
@@ -257,7 +262,8 @@ def _net(card: Card, settings: Settings, start: Model | None) -> Net:
             f"window {settings.window} is not a multiple of the net's stride, {net.stride}"
         )
     if start is not None:
-        start_from(net, tuple(band.name for band in card.bands), start)
+        bands, classes = (tuple(x.name for x in xs) for xs in (card.bands, card.classes))
+        start_from(net, bands, classes, start)
     return net
 
 

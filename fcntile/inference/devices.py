@@ -91,6 +91,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def exact_fp32(device: torch.device) -> None:
+    """Keep GPUs from computing float32 convolutions in TF32, which has 10 bits of 23."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def keep_freed_memory() -> None:
     """Ask glibc to keep what is freed for the next tile, where there is glibc.
 

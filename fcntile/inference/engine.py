@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcntile.errors import OutOfMemoryError
-from fcntile.inference.devices import Plan, keep_freed_memory
+from fcntile.inference.devices import Plan, exact_fp32, keep_freed_memory
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
 from fcntile.models.layers import fold_batch_norm
@@ -133,8 +133,7 @@ def _forward(
 ) -> Callable[[Batch], tuple[Tensor, Tensor | None] | None]:
     """Return the function that brings a batch to the device and through the net."""
     device, precision = plan.device, plan.precision
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32: TF32 keeps 10 bits of 23
+    exact_fp32(device)
     net = fold_batch_norm(model.net).to(device)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     bands = model.card.bands

@@ -72,7 +72,7 @@ class FCN(Net):
         bands: channels of the input.
         classes: channels of the output.
         skips: how many finer layers join the stride-32 scores: 0 is FCN-32s, 1 adds pool4
-            (FCN-16s), 2 adds pool4 and pool3 (FCN-8s).
+            (FCN-16s), 2 pool3 (FCN-8s), and beyond the paper 3 adds pool2 and 4 pool1.
         width: channels of the first block; the paper's nets have 64. Every other block scales.
         head: channels of fc6 and fc7; 4096 in the paper.
         batch_norm: normalise after every convolution but the scores; not in the paper, needed to
@@ -112,27 +112,25 @@ class FCN(Net):
         self.fc7 = conv_relu("7", 1, head, head, batch_norm)
         self.dropout = nn.Dropout(dropout)
         self.score_fr = nn.Conv2d(head, classes, 1)
-        self.skips = skips
-        if skips >= 1:
-            self.upscore2 = bilinear_upsampling(classes, 2)
-            self.score_pool4 = nn.Conv2d(8 * w, classes, 1)
-        if skips == 2:
-            self.upscore_pool4 = bilinear_upsampling(classes, 2)
-            self.score_pool3 = nn.Conv2d(4 * w, classes, 1)
+        self._skips: list[tuple[str, str]] = []  # names of upsampling and scores, coarse to fine
+        upscore = "upscore2"
+        for pool in (4, 3, 2, 1)[:skips]:
+            self._skips.append((upscore, f"score_pool{pool}"))
+            self.add_module(upscore, bilinear_upsampling(classes, 2))
+            self.add_module(f"score_pool{pool}", nn.Conv2d(w << pool - 1, classes, 1))
+            upscore = f"upscore_pool{pool}"
         self.upscore = bilinear_upsampling(classes, 32 >> skips)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the size of `x`."""
-        score: Tensor
-        pool3 = self.block3(self.block2(self.block1(x)))  # (N, 4 width, H/8, W/8)
-        pool4 = self.block4(pool3)  # (N, 8 width, H/16, W/16)
-        pool5 = self.block5(pool4)  # (N, 8 width, H/32, W/32)
-        fc7 = self.dropout(self.fc7(self.dropout(self.fc6(pool5))))
-        score = self.score_fr(fc7)
-        if self.skips >= 1:
-            score = self.upscore2(score) + self.score_pool4(pool4)
-        if self.skips == 2:
-            score = self.upscore_pool4(score) + self.score_pool3(pool3)
+        pools = []  # (N, channels, H / 2, W / 2) to (N, 8 width, H / 32, W / 32)
+        for block in (self.block1, self.block2, self.block3, self.block4, self.block5):
+            x = block(x)
+            pools.append(x)
+        score: Tensor = self.score_fr(self.dropout(self.fc7(self.dropout(self.fc6(pools.pop())))))
+        for upscore, score_pool in self._skips:
+            finer = self.get_submodule(score_pool)(pools.pop())
+            score = self.get_submodule(upscore)(score) + finer
         score = self.upscore(score)
         return score
 
@@ -160,3 +158,10 @@ def fcn8s_small(bands: int, classes: int, **options: Any) -> FCN:
     """Return an FCN-8s of a hundredth of the operations, with batch norm: trains from scratch."""
     small = {"width": 12, "head": 32, "batch_norm": True, "dropout": 0.1}
     return FCN(bands, classes, skips=2, **{**small, **options})
+
+
+@register_model("fcn2s_small")
+def fcn2s_small(bands: int, classes: int, **options: Any) -> FCN:
+    """Return the small net with scores down to stride 2, for classes of a few pixels across."""
+    small = {"width": 12, "head": 32, "batch_norm": True, "dropout": 0.1}
+    return FCN(bands, classes, skips=4, **{**small, **options})

@@ -149,13 +149,14 @@ def found_classes(values: Iterable[int], legend: Legend) -> list[Class]:
     found = sorted(set(values))
     if found and found[-1] == NO_LABEL:
         found.pop()
+    names = [legend.names.get(value, f"class {value}") for value in found]
     return [
         Class(
             (value,),
-            legend.names.get(value, f"class {value}"),
+            name if names.count(name) == 1 else f"{name} {value}",  # one name, one class
             legend.colors.get(value, default_color(value)),
         )
-        for value in found
+        for value, name in zip(found, names, strict=True)
     ]
 
 

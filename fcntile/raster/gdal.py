@@ -78,38 +78,40 @@ class _Guesses(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.messages: list[str] = []
         self._logs = [logging.getLogger(name) for name in ("rasterio._env", "rasterio._err")]
         self._levels = [log.level for log in self._logs]
-        self._readers = 0
+        self._said: dict[int, list[str]] = {}  # by thread that reads
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        if "JPEGLib" in message:
-            self.messages.append(message)
-            return False
-        return record.levelno >= logging.getLogger().level  # as without us
+        if "JPEGLib" not in message:
+            return record.levelno >= logging.getLogger().level  # as without us
+        with self._lock:  # GDAL's own threads may decode for any reader
+            own = self._said.get(threading.get_ident())
+            for messages in self._said.values() if own is None else (own,):
+                messages.append(message)
+        return False
 
-    def __enter__(self) -> None:
-        """Listen, as long as any thread reads."""
+    def listen(self) -> None:
+        """Begin to note what is said to this thread; quiet users must not get guesses either."""
         with self._lock:
-            self._readers += 1
-            if self._readers > 1:
-                return
-            self._levels = [log.level for log in self._logs]
-            for log in self._logs:
-                log.addFilter(self)
-                log.setLevel(logging.WARNING)  # a quiet user must not get guesses either
+            if not self._said:
+                self._levels = [log.level for log in self._logs]
+                for log in self._logs:
+                    log.addFilter(self)
+                    log.setLevel(logging.WARNING)
+            self._said[threading.get_ident()] = []
 
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> list[str]:
+        """Return what was said to this thread."""
         with self._lock:
-            self._readers -= 1
-            if self._readers:
-                return
-            for log, level in zip(self._logs, self._levels, strict=True):
-                log.removeFilter(self)
-                log.setLevel(level)
+            messages = self._said.pop(threading.get_ident())
+            if not self._said:
+                for log, level in zip(self._logs, self._levels, strict=True):
+                    log.removeFilter(self)
+                    log.setLevel(level)
+        return messages
 
 
 _guesses = _Guesses()
@@ -118,7 +120,12 @@ _guesses = _Guesses()
 @contextmanager
 def strict_gdal() -> Iterator[None]:
     """Send this thread's GDAL messages to the log; raise OSError for pixels that are guesses."""
-    with _guesses, rasterio.Env():
-        yield
-    if _guesses.messages:
-        raise OSError(_guesses.messages.pop())
+    _guesses.listen()
+    said: list[str] = []
+    try:
+        with rasterio.Env():
+            yield
+    finally:
+        said = _guesses.stop()
+    if said:
+        raise OSError(said[-1])

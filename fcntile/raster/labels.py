@@ -54,6 +54,7 @@ class RasterLabels:
             raise InputError(f"cannot open the labels {path}: {error}") from error
         if self._file.count != 1:
             raise InputError(f"the labels {path} have {self._file.count} bands, wanted is one")
+        self._has_alpha = False
         self._grid = self._file if is_same_grid(self._file, like) else self._warped(like)
         self._is_masked = MaskFlags.all_valid not in self._grid.mask_flag_enums[0]
 
@@ -65,7 +66,8 @@ class RasterLabels:
                 f"{bare.name} has no CRS, and {labels.name} ({labels.width} x {labels.height} px) "
                 f"is not on the grid of {like.name} ({like.width} x {like.height} px)"
             )
-        check_overlap(labels.name, labels.crs, labels.bounds, like)
+        check_overlap(labels.name, labels.crs, _extent(labels), like)
+        self._has_alpha = labels.nodata is None  # else nothing would say where the labels end
         return WarpedVRT(
             labels,
             crs=like.crs,
@@ -73,7 +75,7 @@ class RasterLabels:
             width=like.width,
             height=like.height,
             resampling=Resampling.nearest,
-            add_alpha=labels.nodata is None,  # else nothing would say where the labels end
+            add_alpha=self._has_alpha,
         )
 
     def read(self, window: Window) -> NDArray[np.uint16]:
@@ -84,7 +86,7 @@ class RasterLabels:
         """
         try:
             values: NDArray[Any] = self._grid.read(1, window=window)
-            labelled = self._grid.read_masks(1, window=window) if self._is_masked else None
+            labelled = self._labelled(window)
         except GDAL_ERRORS as error:
             raise InputError(f"cannot read the labels {self._file.name}: {error}") from error
         if values.dtype == np.uint8 and labelled is None:
@@ -96,6 +98,13 @@ class RasterLabels:
         if labelled is not None:
             out[labelled == 0] = UNLABELLED
         return out
+
+    def _labelled(self, window: Window) -> NDArray[Any] | None:
+        """Return what is > 0 where there are labels; None if they are everywhere."""
+        if self._has_alpha:  # itself: masks know an alpha band by its dtype, uint8 or uint16
+            alpha: NDArray[Any] = self._grid.read(2, window=window)
+            return alpha
+        return self._grid.read_masks(1, window=window) if self._is_masked else None
 
     def _check(self, values: NDArray[Any]) -> None:
         if values.dtype == np.uint8 or not values.size:
@@ -137,18 +146,19 @@ class VectorLabels:
         if like.crs is None:
             raise InputError(f"{like.name} has no CRS, so the labels {features.path} have no place")
         check_overlap(features.path, features.crs, features.bounds, like)
-        burned = [values.get(v) for v in features.values] or [1] * len(features.geometries)
-        pairs = [
-            (geometry, value)
-            for geometry, value in zip(features.geometries, burned, strict=True)
-            if value is not None
-        ]
-        near = _near(features, like)
-        pairs = [pair for pair in pairs if _meet(bounds(pair[0]), near)]
-        geometries = [geometry for geometry, _ in pairs]
-        if geometries and features.crs != like.crs:
-            geometries = transform_geom(features.crs, like.crs, geometries)
-        self._shapes = [(g, value) for g, (_, value) in zip(geometries, pairs, strict=True)]
+        known = [values.get(v) for v in features.values] or [1] * len(features.geometries)
+        is_known = np.array([value is not None for value in known])
+        try:
+            near = np.flatnonzero(is_known & _meet(features.boxes, _reach(like, features.crs)))
+            geometries = [features.geometries[i] for i in near]
+            if geometries and features.crs != like.crs:
+                geometries = transform_geom(features.crs, like.crs, geometries)
+        except GDAL_ERRORS as error:
+            raise InputError(
+                f"the labels {features.path} ({features.crs}) cannot be brought to {like.crs} of "
+                f"{like.name}: {error}"
+            ) from error
+        self._shapes = [(g, known[i]) for g, i in zip(geometries, near, strict=True)]
         self._boxes = np.array([bounds(g) for g in geometries]).reshape(-1, 4)
         self._transform, self._outside = like.transform, outside
         self._path = features.path
@@ -160,8 +170,7 @@ class VectorLabels:
         corners = [transform * corner for corner in ((0, 0), (0, shape[0]), (shape[1], 0))]
         corners.append(transform * (shape[1], shape[0]))
         x, y = zip(*corners, strict=True)
-        left, bottom, right, top = self._boxes.T
-        meet = (left <= max(x)) & (right >= min(x)) & (bottom <= max(y)) & (top >= min(y))
+        meet = _meet(self._boxes, (min(x), min(y), max(x), max(y)))
         inside = [self._shapes[i] for i in np.flatnonzero(meet)]
         if not inside:
             return np.full(shape, self._outside, np.uint16)
@@ -203,27 +212,35 @@ def check_overlap(path: str, crs: CRS, extent: Bounds, like: rasterio.DatasetRea
             f"the labels {path} ({crs}, {_show(extent)}) cannot be brought to {like.crs} of "
             f"{like.name}: {error}"
         ) from error
-    l0, b0, r0, t0 = like.bounds
-    b0, t0 = min(b0, t0), max(b0, t0)
+    l0, b0, r0, t0 = _extent(like)
     shared = max(0.0, min(right, r0) - max(left, l0)) * max(0.0, min(top, t0) - max(bottom, b0))
     smaller = min((right - left) * (top - bottom), (r0 - l0) * (t0 - b0))
     touch = left <= r0 and right >= l0 and bottom <= t0 and top >= b0
     if not touch or (smaller > 0 and shared / smaller < MIN_OVERLAP):
         raise InputError(
             f"the labels {path} ({crs}, {_show(extent)}) do not lie on {like.name} "
-            f"({like.crs}, {_show(like.bounds)}): they share less than 1 % of their extents"
+            f"({like.crs}, {_show(_extent(like))}): they share less than 1 % of their extents"
         )
 
 
-def _near(features: Features, like: rasterio.DatasetReader) -> Bounds:
-    """Return the raster's extent in the features' CRS, with a margin for curved edges."""
-    left, bottom, right, top = transform_bounds(like.crs, features.crs, *like.bounds)
+def _extent(raster: rasterio.DatasetReader) -> Bounds:
+    """Return left, bottom, right and top in this order, for rasters with the south up too."""
+    left, bottom, right, top = raster.bounds
+    return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
+
+
+def _reach(raster: rasterio.DatasetReader, crs: CRS) -> Bounds:
+    """Return a raster's extent in another CRS, with a margin for curved edges."""
+    left, bottom, right, top = transform_bounds(raster.crs, crs, *_extent(raster))
     x, y = 0.01 * (right - left), 0.01 * (top - bottom)
     return left - x, bottom - y, right + x, top + y
 
 
-def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] <= b[2] and a[2] >= b[0] and a[1] <= b[3] and a[3] >= b[1]
+def _meet(boxes: NDArray[np.float64], box: Bounds) -> NDArray[np.bool_]:
+    """Return which of (n, 4) boxes share a point with another one."""
+    left, bottom, right, top = boxes.T
+    meet = (left <= box[2]) & (right >= box[0]) & (bottom <= box[3]) & (top >= box[1])
+    return np.asarray(meet)
 
 
 def _show(extent: Sequence[float]) -> str:

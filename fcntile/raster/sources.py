@@ -1,6 +1,7 @@
 """Images and their labels: which file goes with which, and how to open the labels on its grid."""
 
 import glob
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +56,18 @@ def expand(path: str, suffixes: Sequence[str] = RASTERS) -> list[str]:
     return [path]
 
 
+def same_file(path: str) -> str:
+    """Return what is equal for two paths of one file, however they are written."""
+    return path if "://" in path else str(Path(path).resolve())
+
+
 def pair_files(images: Iterable[str], labels: str) -> list[Pair]:
     """Return each image with its labels.
 
-    One file of labels serves every image. Several are paired by name: the labels' name is the
-    image's, or goes on after it with a character that is no letter or digit (`roof_1.tif`,
-    `roof_1_label.tif`); or else they are the only ones in the image's directory.
+    One file of labels, named itself, serves every image. Those of a glob or directory are paired by
+    name: the labels' name is the image's, or goes on after it with a character that is no letter or
+    digit and then no digit (`roof_1.tif`, `roof_1_label.tif`, but not `roof_1_2.tif`); or else they
+    are the only ones in the image's directory.
 
     Args:
         images: files, globs or directories; files of labels among a directory's are left out.
@@ -70,23 +77,25 @@ def pair_files(images: Iterable[str], labels: str) -> list[Pair]:
         InputError: if an image has no labels, or more than one file of them.
     """
     label_files = expand(labels, (*RASTERS, *VECTORS))
-    found: dict[str, None] = {}
+    taken = {same_file(f) for f in label_files}
+    found: dict[str, str] = {}
     for image in images:
         files = expand(image)
         if len(files) > 1:
-            files = [f for f in files if f not in label_files]
+            files = [f for f in files if same_file(f) not in taken]
             if not files:
                 raise InputError(
                     f"{image} and {labels} name the same files: tell images from labels with "
                     "globs, such as '*_image.tif' and '*_label.tif'"
                 )
-        found |= dict.fromkeys(files)
-    return [Pair(image, _labels_of(image, label_files)) for image in found]
+        for file in files:
+            found.setdefault(same_file(file), file)
+    if label_files == [labels]:
+        return [Pair(image, labels) for image in found.values()]
+    return [Pair(image, _labels_of(image, label_files)) for image in found.values()]
 
 
 def _labels_of(image: str, label_files: Sequence[str]) -> str:
-    if len(label_files) == 1:
-        return label_files[0]
     stem = Path(image).stem
     same = [f for f in label_files if Path(f).stem == stem]
     longer = [f for f in label_files if _goes_on(Path(f).stem, stem)]
@@ -105,7 +114,7 @@ def _labels_of(image: str, label_files: Sequence[str]) -> str:
 
 
 def _goes_on(longer: str, stem: str) -> bool:
-    return longer.startswith(stem) and not longer[len(stem) : len(stem) + 1].isalnum()
+    return re.match(re.escape(stem) + "[^A-Za-z0-9](?![0-9])", longer) is not None
 
 
 class LabelSource:

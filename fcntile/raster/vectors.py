@@ -1,11 +1,14 @@
 """Read vector labels: polygons (or lines, points) and one field of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.features import bounds
@@ -26,7 +29,7 @@ class Features:
     Args:
         path: where they are from.
         crs: of their coordinates.
-        geometries: as GeoJSON has them.
+        geometries: single ones as GeoJSON has them, at least one: the parts of what the file has.
         values: of the class field; empty without one.
     """
 
@@ -35,11 +38,16 @@ class Features:
     geometries: list[Geometry]
     values: list[Any]
 
+    @cached_property
+    def boxes(self) -> NDArray[np.float64]:
+        """(n, 4) left, bottom, right and top of each geometry."""
+        return np.array([bounds(geometry) for geometry in self.geometries])
+
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, bottom, right and top of all."""
-        left, bottom, right, top = zip(*(bounds(g) for g in self.geometries), strict=True)
-        return min(left), min(bottom), max(right), max(top)
+        low, high = self.boxes[:, :2].min(0), self.boxes[:, 2:].max(0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def is_vector(path: str) -> bool:
@@ -71,15 +79,54 @@ def read_features(path: str, class_field: str | None = None) -> Features:
     if class_field is not None and not any(class_field in row for row in fields):
         names = ", ".join(sorted({name for row in fields for name in row})) or "none"
         raise InputError(f"no feature of {path} has a field {class_field}; there are: {names}")
-    kept = [i for i, geometry in enumerate(geometries) if geometry and _has_points(geometry)]
-    if not kept:
+    values = [row.get(class_field) for row in fields] if class_field else [None] * len(geometries)
+    try:
+        parts = [
+            (part, value)
+            for geometry, value in zip(geometries, values, strict=True)
+            for part in _parts(geometry)
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"the labels {path} have a geometry that is none: {error}") from error
+    if not parts:
         raise InputError(f"the labels {path} have no feature with a geometry")
-    values = [fields[i].get(class_field) for i in kept] if class_field else []
-    return Features(path, crs, [geometries[i] for i in kept], values)
+    unhashable = next((v for _, v in parts if isinstance(v, list | dict | np.ndarray)), None)
+    if unhashable is not None:
+        raise InputError(f"the field {class_field} of {path} has lists, not classes: {unhashable}")
+    found, values = zip(*parts, strict=True)
+    return Features(path, crs, list(found), list(values) if class_field else [])
 
 
-def _has_points(geometry: Geometry) -> bool:
-    return bool(geometry.get("coordinates") or geometry.get("geometries"))
+def _parts(geometry: Geometry | None) -> Iterator[Geometry]:
+    """Yield the single geometries of one that may be empty, several or a collection.
+
+    Parts, unlike a nation's islands as a whole, are few in any window of ground.
+
+    Raises:
+        TypeError: if coordinates are not numbers, which GDAL would take for memory addresses.
+        ValueError: if they are not finite.
+    """
+    if not geometry:
+        return
+    kind: str = geometry["type"]
+    if kind == "GeometryCollection":
+        for part in geometry["geometries"]:
+            yield from _parts(part)
+        return
+    coordinates = geometry["coordinates"]
+    for part in coordinates if kind.startswith("Multi") else [coordinates]:
+        rings = part if kind.endswith("Polygon") else [part]
+        points = [np.asarray(ring) for ring in rings]
+        if not points or not points[0].size:
+            continue
+        if any(p.dtype.kind not in "iuf" for p in points):
+            raise TypeError(f"{kind} with coordinates that are no numbers")
+        if not all(np.isfinite(p).all() for p in points):
+            raise ValueError(f"{kind} with coordinates that are not finite")
+        yield {
+            "type": kind.removeprefix("Multi"),
+            "coordinates": [r for r in part if len(r)] if kind.endswith("Polygon") else part,
+        }
 
 
 def _read_geojson(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str, Any]]]:

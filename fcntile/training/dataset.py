@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import rasterio
@@ -79,6 +79,8 @@ class Dataset:
         for i, pair in enumerate(pairs):
             with open_file(pair.image) as raster:
                 bands = describe_bands(raster, choose_numbers(raster, bidx))
+                if i and bidx:  # the user says that they are the same, whatever they are called
+                    bands = replace(bands, names=self.bands.names)
                 if i and bands != self.bands:
                     raise InputError(
                         f"{pair.image} has {_say(bands)}, but {self.pairs[0].image} has "

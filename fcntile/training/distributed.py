@@ -1,7 +1,7 @@
 """Several processes of one run, as torchrun starts them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what it sets, all together
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,20 @@ class Group:
         dist.all_reduce(said, dist.ReduceOp.MAX)
         return bool(said)
 
+    def agree(self, number: int, device: torch.device) -> bool:
+        """Tell whether all processes have the same number."""
+        if self.size == 1:
+            return True
+        both = torch.tensor([number, -number], device=device)
+        dist.all_reduce(both, dist.ReduceOp.MAX)
+        return bool(both.sum() == 0)
+
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the first one's tensors."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
     def wait(self) -> None:
         """Return when every process is here."""
         if self.size > 1:
@@ -74,7 +90,7 @@ def join_group(on_cpu: bool) -> Iterator[Group]:
     Args:
         on_cpu: whether the net runs on CPUs, whose processes talk by gloo instead of NCCL.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if not all(name in os.environ for name in TORCHRUN):
         yield Group()
         return
     dist.init_process_group("gloo" if on_cpu else "nccl")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from fcntile.raster.classes import (
     lookup,
     read_classes,
 )
-from fcntile.raster.sources import LabelSource, pair_files
+from fcntile.raster.sources import LabelSource, pair_files, same_file
 from fcntile.training.dataset import Dataset
 from fcntile.training.sampling import Sampler, Split, split_by_files, split_by_ground
 from fcntile.training.survey import Survey, survey
@@ -88,8 +87,8 @@ def prepare(
     given = read_classes(classes) if classes is not None else None
     pairs = pair_files(images, labels)
     held_out = pair_files(val, labels) if val else []
-    hidden = {_place(pair.image) for pair in held_out}
-    pairs = [pair for pair in pairs if _place(pair.image) not in hidden]
+    hidden = {same_file(pair.image) for pair in held_out}
+    pairs = [pair for pair in pairs if same_file(pair.image) not in hidden]
     if not pairs:
         raise InputError("every image is held out for validation: none is left to train on")
     paths = [pair.labels for pair in pairs + held_out]
@@ -126,11 +125,6 @@ def prepare(
     return Ground(
         dataset, known, table, split, pixels, mean.tolist(), _positive(std).tolist(), found
     )
-
-
-def _place(path: str) -> str:
-    """Return where a file is, however its path is written; a URL as it is."""
-    return path if "://" in path else str(Path(path).resolve())
 
 
 def _count(

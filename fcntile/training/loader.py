@@ -107,7 +107,7 @@ def normalise(
 
 
 def load(
-    windows: Windows, batches: Iterable[Sequence[int]], threads: int
+    windows: Windows, batches: Iterable[Sequence[int]], threads: int, *, pin: bool = False
 ) -> Generator[Sample, None, None]:
     """Yield batches of windows, read ahead by threads.
 
@@ -115,6 +115,7 @@ def load(
         windows: by number.
         batches: the numbers of each batch.
         threads: that read.
+        pin: keep batches where a GPU can fetch them while it computes.
 
     Yields:
         (N, bands, window, window) float32 in channels-last order, (N, window, window) int64
@@ -125,14 +126,15 @@ def load(
             for numbers in batches:
                 waiting.append([pool.submit(windows.__getitem__, n) for n in numbers])
                 if len(waiting) > 2:
-                    yield _stack(waiting.popleft())
+                    yield _stack(waiting.popleft(), pin=pin)
             while waiting:
-                yield _stack(waiting.popleft())
+                yield _stack(waiting.popleft(), pin=pin)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _stack(futures: Sequence[Future[Sample]]) -> Sample:
+def _stack(futures: Sequence[Future[Sample]], *, pin: bool) -> Sample:
     samples = [future.result() for future in futures]
-    x = torch.stack([x for x, _ in samples])
-    return x.contiguous(memory_format=torch.channels_last), torch.stack([y for _, y in samples])
+    x = torch.stack([x for x, _ in samples]).contiguous(memory_format=torch.channels_last)
+    y = torch.stack([y for _, y in samples])
+    return (x.pin_memory(), y.pin_memory()) if pin else (x, y)

@@ -63,13 +63,14 @@ def preview(run: Path, trainer: Trainer, windows: Windows, ground: Ground) -> Pr
     peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_rss()
     shown = [windows[i] for i in range(PICTURES)]
     picture = RunFolder(run).path / "samples.png"
-    save_samples(
-        picture,
-        [
-            [draw_image(x.numpy(), shown_bands(card)), draw_classes(y.numpy(), card)]
-            for x, y in shown
-        ],
-    )
+    if trainer.group.is_first:
+        save_samples(
+            picture,
+            [
+                [draw_image(x.numpy(), shown_bands(card)), draw_classes(y.numpy(), card)]
+                for x, y in shown
+            ],
+        )
     dataset = ground.dataset
     return Preview(
         images=[

@@ -107,8 +107,9 @@ class Settings:
 
 
 # Long, Shelhamer and Darrell (arXiv 1411.4038) and the solvers of their reference implementation
-# (shelhamer/fcn.berkeleyvision.org). Its loss is a sum over pixels; a mean over the same window has
-# the same gradient at a learning rate times its pixels, 512 x 512 here.
+# (shelhamer/fcn.berkeleyvision.org). Its loss is a sum over pixels. A mean over the same window, of
+# 512 x 512 px here, makes the same updates at a learning rate times its pixels; the decay, which is
+# multiplied by that rate too, is divided by them.
 _HEAVY: dict[str, Any] = {
     "steps": 100_000,
     "window": 512,
@@ -116,7 +117,7 @@ _HEAVY: dict[str, Any] = {
     "optimizer": "sgd",
     "lr": 1e-10 * 512**2,
     "momentum": 0.99,
-    "weight_decay": 5e-4,
+    "weight_decay": 5e-4 / 512**2,
     "bias_lr": 2.0,
     "schedule": "constant",
     "warmup": 0,
@@ -131,15 +132,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fcn-heavy": _HEAVY,
     "fcn-heavy-16s": {**_HEAVY, "lr": 1e-12 * 512**2},
     "fcn-heavy-8s": {**_HEAVY, "lr": 1e-14 * 512**2},
-    "fcn-cvpr": {**_HEAVY, "batch_size": 20, "lr": 1e-4, "momentum": 0.9},
+    "fcn-heavy-atonce": {**_HEAVY, "steps": 300_000},
+    "fcn-cvpr": {**_HEAVY, "batch_size": 20, "lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4},
 }
 
 
 def make_settings(recipe: str | None = None, **given: Any) -> Settings:
     """Return the settings of a recipe, or the defaults, changed by what is given and not None.
 
-    The recipes' learning rates are for their window; another `window` scales those of a summed
-    loss by its pixels.
+    The recipes' learning rates and decays are for their window; another `window` scales those of a
+    summed loss by its pixels.
 
     Raises:
         OptionError: if a recipe or a setting is unknown, or has a value it cannot have.
@@ -153,8 +155,10 @@ def make_settings(recipe: str | None = None, **given: Any) -> Settings:
     if unknown := given.keys() - {f.name for f in fields(Settings)}:
         raise OptionError(f"there is no setting {min(unknown)}")
     settings = replace(Settings(), **{**RECIPES.get(recipe or "", {}), **given})
-    if recipe and recipe.startswith("fcn-heavy") and "lr" not in given:
-        settings = replace(settings, lr=settings.lr * (settings.window / 512) ** 2)
+    if recipe and recipe.startswith("fcn-heavy"):
+        share = (settings.window / 512) ** 2
+        scaled = {"lr": settings.lr * share, "weight_decay": settings.weight_decay / share}
+        settings = replace(settings, **{**scaled, **given})
     return settings
 
 
@@ -167,7 +171,7 @@ def parse_loss(text: str) -> dict[str, float]:
     terms = {}
     for term in text.split("+"):
         match = re.fullmatch(r"(?:(\d*\.?\d+)\*)?([a-z]+)", term.strip())
-        if not match or match[2] not in LOSSES or match[2] in terms:
+        if not match or match[2] not in LOSSES or match[2] in terms or float(match[1] or 1) == 0:
             raise OptionError(
                 f"loss {text!r} is not a sum of {', '.join(LOSSES)}, such as ce+0.5*dice"
             )

@@ -9,6 +9,8 @@ best.safetensors             the model with the best validation so far
 last.checkpoint.safetensors  everything needed to go on
 """
 
+import csv
+import io
 import json
 import logging
 import os
@@ -52,6 +54,12 @@ class RunFolder:
             (path / "samples").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the run folder {path}: {error}") from error
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a run has left something here."""
+        files = self.checkpoint, self.best, self.path / "config.json"
+        return any(file.exists() for file in files)
 
     def check_config(self, config: Mapping[str, Any]) -> None:
         """Raise OptionError if the run in this folder was asked for with another configuration.
@@ -117,9 +125,11 @@ class RunFolder:
     def write_metrics(self, rows: Sequence[Row]) -> None:
         """Write metrics.csv and curves.png anew, and the last row for TensorBoard."""
         names = list(dict.fromkeys(name for row in rows for name in row))
-        lines = [",".join(names)]
-        lines += [",".join(_cell(row.get(name)) for name in names) for row in rows]
-        self._write("metrics.csv", "\n".join(lines) + "\n")
+        table = io.StringIO()
+        writer = csv.DictWriter(table, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write("metrics.csv", table.getvalue())
         if self._can_plot:
             draw_curves(self.path / "curves.png", rows)
         self._write_events(rows[-1])
@@ -180,10 +190,6 @@ def _change(key: str, before: Any, now: Any) -> str:
     names = {"fcntile": "fcntile", "arch_options": "--arch-option"}
     name = names.get(key, "--" + key.replace("_", "-"))
     return f"{name} was {before}, is {now}"
-
-
-def _cell(value: float | int | None) -> str:
-    return "" if value is None else repr(value)
 
 
 def _outline(grid: Any, window: Window) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from fcntile.training.run_folder import Row, RunFolder
 from fcntile.training.trainer import Trainer
 from fcntile.training.validation import Validation
 
-READERS = 4  # threads that read windows, at most
+READERS = 4  # threads that read windows beside a net on CPUs, at most
 ROWS = 200  # of metrics.csv in a run, beside those of validations
 CHECKPOINT_SECONDS = 600  # from one checkpoint to the next, if no validation comes first
 
@@ -87,20 +87,27 @@ class Session:
             OptionError: if that one was asked for with other options.
             OutputError: if there is one, and it is neither to go on nor to be replaced.
         """
-        folder, is_first = self.folder, self.trainer.group.is_first
-        if folder.checkpoint.exists() and resume:
+        folder, group = self.folder, self.trainer.group
+        goes_on, is_used = resume and folder.checkpoint.exists(), folder.is_used
+        group.wait()  # until all have looked
+        if goes_on:
             folder.check_config(config)
             self._restore()
-        elif folder.checkpoint.exists() and not overwrite:
+        elif is_used and not (overwrite or resume):
             raise OutputError(
                 f"the folder {folder.path} holds a run: go on with it by --resume, or "
                 "replace it by --overwrite"
             )
-        elif is_first:
+        elif group.is_first:
             folder.clear()
             folder.write_config(config)
             folder.write_split(self._dataset, held_out)
-        self.trainer.group.wait()
+        if not group.agree(self.done, self.trainer.plan.device):
+            raise OutputError(
+                f"the processes find different checkpoints in {folder.path}: put the run folder "
+                "where all machines see it, with --run"
+            )
+        group.wait()
 
     def _restore(self) -> None:
         state = read_state(self.folder.checkpoint)
@@ -190,21 +197,23 @@ class Session:
         share = settings.batch_size // group.size
         first, last = (n * settings.accumulate for n in (self.done, settings.steps))
         starts = (n * settings.batch_size + group.rank * share for n in range(first, last))
-        readers = min(READERS, self.trainer.plan.threads)
-        return load(self._windows, (range(s, s + share) for s in starts), readers)
+        plan = self.trainer.plan
+        on_gpu = plan.device.type == "cuda"  # where threads have nothing else to do
+        readers = plan.threads if on_gpu else min(READERS, plan.threads)
+        return load(self._windows, (range(s, s + share) for s in starts), readers, pin=on_gpu)
 
     def _check(self, loss: float, norm: float) -> None:
         """Raise ModelError if an update could not be made."""
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        saved = "there is no checkpoint yet"
-        if self.folder.checkpoint.exists():
-            saved = f"the last good checkpoint is {self.folder.checkpoint}"
+        again = "begin anew"
+        if self.folder.best.exists():
+            again = f"begin anew, or from the last good model with --init {self.folder.best}"
         what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is infinite"
         raise ModelError(
-            f"{what} in step {self.done + 1}: use a smaller --lr (it is "
+            f"{what} in step {self.done + 1}: {again}, with a smaller --lr (it is "
             f"{learning_rate(self.done, self.trainer.settings):.3g} now), a longer --warmup, or "
-            f"--precision fp32; {saved}"
+            f"--precision fp32; the last good checkpoint is in {self.folder.path}"
         )
 
     def _add_row(self, *, validate: bool) -> None:
@@ -228,6 +237,7 @@ class Session:
         """Score the model on the ground held out, and keep it if it is the best so far."""
         trainer, group = self.trainer, self.trainer.group
         model = trainer.model
+        group.copy_first(model.net.buffers())  # on CPUs each process has statistics of its own
         found = self._held_out.scores(model, trainer.plan, group)
         if found is None:  # nothing is held out, or no pixel of it has a class
             self._keep_best(None)

@@ -12,16 +12,17 @@ from fcntile.models.registry import Net
 log = logging.getLogger(__name__)
 
 
-def start_from(net: Net, bands: tuple[str, ...], start: Model) -> None:
+def start_from(net: Net, bands: tuple[str, ...], classes: tuple[str, ...], start: Model) -> None:
     """Give a net the weights of a model as far as they fit, and say in the log what did not.
 
     A first layer for other bands takes each band's filter by name; a new band takes the mean of all
     filters, as the FCN authors did for depth (`nyud-fcn32s-color-d/solve.py`). Layers that end in
-    other classes keep their random weights.
+    more or fewer classes keep their random weights.
 
     Args:
         net: on the CPU.
         bands: names of its input channels.
+        classes: names of its output channels.
         start: the model to start from.
     """
     given = start.net.state_dict()
@@ -41,6 +42,9 @@ def start_from(net: Net, bands: tuple[str, ...], start: Model) -> None:
         log.warning("no weight of %s fits the net: it starts from chance", start.card.name)
     elif missing:
         log.info("random as before, not from %s: %s", start.card.name, ", ".join(missing))
+    old_classes = [c.name for c in start.card.classes]
+    if list(classes) != old_classes:
+        log.info("classes are %s, those of %s were %s", classes, start.card.name, old_classes)
     if list(bands) != old_bands:
         log.info("bands are %s, those of %s were %s", bands, start.card.name, old_bands)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fcntile.errors import OptionError
-from fcntile.inference.devices import Plan
+from fcntile.inference.devices import Plan, exact_fp32
 from fcntile.inference.engine import out_of_memory
 from fcntile.models.card import Card
 from fcntile.models.model_file import Model
@@ -27,6 +27,8 @@ from fcntile.training.optimize import (
     set_learning_rate,
 )
 from fcntile.training.recipes import Settings, parse_class_weights, parse_loss
+
+MIN_SCALE = 1.0  # of the loss in fp16: gradients that are infinite below it always are
 
 
 class Trainer:
@@ -54,6 +56,7 @@ class Trainer:
         device = plan.device
         if group.size > 1 and device.type == "cuda":
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+        exact_fp32(device)
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = moving_average(self.net, settings.ema) if settings.ema else None
         self.loss = Loss(parse_loss(settings.loss), class_weights, group.total).to(device)
@@ -88,7 +91,8 @@ class Trainer:
         if is_finite or (self.scaler.is_enabled() and math.isfinite(total)):
             self.scaler.step(self.optimizer)  # which skips what fp16 made infinite, and scales down
             self.scaler.update()
-            norm = norm.nan_to_num(posinf=0)
+            if self.scaler.get_scale() >= MIN_SCALE:
+                norm = norm.nan_to_num(posinf=0)
         if is_finite and self.average is not None:
             self.average.update_parameters(self.net)
         return total, norm.item()

@@ -1,6 +1,7 @@
 """Score a net on ground that was held out, through the engine that predicts."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ class Validation:
                 yield Strip(row, pixels, None if valid.all() else valid)
 
         tile = self._tile
+        if plan.device.type == "cpu":
+            plan = replace(plan, batch_size=1)  # for each worker, as in prediction
         rows = Tiling.over(height=len(blocks) * tile, width=tile, tile=tile, overlap=0)
         for inferred in infer(model, strips(), rows, plan, Clock()):
             if inferred.logits is None:
@@ -122,8 +125,10 @@ class Validation:
         None if no pixel held out has a class.
         """
         mine = self.confusion(model, plan, range(group.rank, len(self), group.size))
-        counted = torch.from_numpy(mine).double().to(plan.device)
-        confusion = group.total(counted).cpu().numpy()
+        counted = torch.from_numpy(mine)
+        if group.size > 1:
+            counted = group.total(counted.to(plan.device)).cpu()
+        confusion = counted.numpy()
         if not confusion.any():
             return None
         found = Scores.of(confusion)

@@ -101,6 +101,58 @@ def test_without_a_field_features_are_class_1_on_background(image, tmp_path):
     np.testing.assert_array_equal(values, rasterized_by_gdal(labels, path, tmp_path, "-burn", "1"))
 
 
+def test_a_raster_with_the_south_up_gets_the_same_labels(image, make_raster, tmp_path):
+    labels = write_geojson(tmp_path / "labels.geojson")
+    with rasterio.open(image("EPSG:3857")) as raster:
+        values = LabelSource([labels]).open(labels, raster).read(Window(0, 0, 300, 200))
+        up = raster.transform * rasterio.Affine.translation(0, 200) * rasterio.Affine.scale(1, -1)
+    pixels = np.zeros((1, 200, 300), np.uint8)
+    flipped = make_raster(pixels, "up.tif", crs="EPSG:3857", transform=up)
+    with rasterio.open(flipped) as raster:
+        below = LabelSource([labels]).open(labels, raster).read(Window(0, 0, 300, 200))
+    np.testing.assert_array_equal(below[::-1], values)
+    again = make_raster(values[None].astype(np.uint8), "values.tif", crs="EPSG:3857", transform=up)
+    with rasterio.open(flipped) as raster, rasterio.open(again) as file:
+        assert RasterLabels(file.name, raster).read(Window(0, 0, 300, 200)).any()
+
+
+def test_parts_of_geometries_are_burned_like_the_whole(image, tmp_path):
+    path = tmp_path / "parts.geojson"
+    shapes = [polygon(*shape) for *shape, _ in SHAPES]
+    several = {"type": "MultiPolygon", "coordinates": [s["coordinates"] for s in shapes[:3]]}
+    nested = {"type": "GeometryCollection", "geometries": [several, shapes[3], None]}
+    empty = {"type": "Polygon", "coordinates": []}
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": g}
+        for g in (nested, empty, None, {"type": "Polygon", "coordinates": [[]]})
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    plain = write_geojson(tmp_path / "labels.geojson")
+    with rasterio.open(image("EPSG:3857")) as raster:
+        one, two = (
+            LabelSource([str(p)]).open(str(p), raster).read(Window(0, 0, 300, 200))
+            for p in (path, plain)
+        )
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    "coordinates",
+    [[[["a", "b"]] * 4], [[[0, 1]], [[None, 2]]], 7, [[[0, 0], [1, 1, 1], [0, 1], [0, 0]]]],
+)
+def test_coordinates_that_are_none_are_refused(tmp_path, coordinates):
+    geometry = {"type": "Polygon", "coordinates": coordinates}
+    (tmp_path / "l.geojson").write_text(json.dumps(geometry | {"geometry": geometry}))
+    with pytest.raises(InputError, match="have a geometry that is none"):
+        read_features(str(tmp_path / "l.geojson"))
+
+
+def test_a_field_of_lists_is_refused(tmp_path):
+    shapes = [(*shape, [1, 2]) for *shape, _ in SHAPES]
+    with pytest.raises(InputError, match=r"the field kind .* has lists"):
+        read_features(write_geojson(tmp_path / "l.geojson", shapes), "kind")
+
+
 def test_with_a_field_the_rest_is_unlabelled(image, tmp_path):
     labels = write_geojson(tmp_path / "labels.geojson")
     with rasterio.open(image("EPSG:3857")) as raster:
@@ -205,15 +257,21 @@ def test_a_format_that_needs_pyogrio_says_so(tmp_path, monkeypatch):
         read_features(str(tmp_path / "labels.gpkg"))
 
 
-@pytest.mark.parametrize("nodata", [None, 255])
-def test_rasters_are_warped_by_nearest(make_raster, noise, nodata):
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("uint8", 255),
+        *((dtype, None) for dtype in ("uint8", "uint16", "int16", "int32", "float32")),
+    ],
+)
+def test_rasters_are_warped_by_nearest(make_raster, noise, dtype, nodata):
     image = make_raster(
         np.zeros((1, 90, 120), np.uint8),
         crs="EPSG:32631",
         transform=from_origin(305_500, 5_709_700, 10, 10),
     )
     labels = make_raster(
-        noise(1, 70, 60) % 4,
+        (noise(1, 70, 60) % 4).astype(dtype),
         "labels.tif",
         crs="EPSG:3857",
         transform=from_origin(22_500, 6_710_100, 13, 13),

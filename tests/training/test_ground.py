@@ -201,6 +201,22 @@ def test_pairs_are_found_by_name(tmp_path):
         pair_files([images], labels)
 
 
+def test_a_directory_with_one_file_of_labels_is_not_a_file_for_all(tmp_path):
+    for name in ("images/tile_1.tif", "images/tile_1_2.tif", "labels/tile_1_2.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"tile_1\.tif has no labels"):
+        pair_files([str(tmp_path / "images")], str(tmp_path / "labels"))
+
+
+def test_a_file_is_the_same_however_its_path_is_written(tmp_path, monkeypatch):
+    for name in ("a.tif", "a_label.tif", "b.tif", "b_label.tif"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    found = pair_files(["*.tif", f"{tmp_path}/a.tif"], f"{tmp_path}/*_label.tif")
+    assert [pair.image for pair in found] == ["a.tif", "b.tif"]
+
+
 def test_labels_in_the_same_directory_are_a_pair(tmp_path):
     for folder in ("east", "west"):
         (tmp_path / folder).mkdir()

@@ -42,7 +42,7 @@ def test_kernels_decay_and_biases_do_not():
     optimizer = make_optimizer(net, settings)
     set_learning_rate(optimizer, 0.5)
     kernels, biases = optimizer.param_groups
-    assert (kernels["weight_decay"], kernels["lr"]) == (5e-4, 0.5)
+    assert (kernels["weight_decay"], kernels["lr"]) == (5e-4 / 512**2, 0.5)
     assert (biases["weight_decay"], biases["lr"]) == (0.0, 1.0)
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in net.parameters() if p.requires_grad} == trained
@@ -69,16 +69,39 @@ def test_the_average_follows_and_forgets_the_start():
 def test_recipes_are_the_published_ones():
     heavy = make_settings("fcn-heavy")
     assert heavy.lr == pytest.approx(1e-10 * 512 * 512)  # the loss there is a sum over pixels
-    assert (heavy.momentum, heavy.weight_decay, heavy.batch_size) == (0.99, 5e-4, 1)
+    assert (heavy.momentum, heavy.batch_size) == (0.99, 1)
     assert (heavy.steps, heavy.schedule, heavy.bias_lr) == (100_000, "constant", 2.0)
     assert make_settings("fcn-heavy-16s").lr == pytest.approx(1e-12 * 512 * 512)
     assert make_settings("fcn-heavy-8s").lr == pytest.approx(1e-14 * 512 * 512)
     assert make_settings("fcn-heavy", window=256).lr == pytest.approx(1e-10 * 256 * 256)
     assert make_settings("fcn-heavy", window=256, lr=0.1).lr == 0.1
+    assert make_settings("fcn-heavy-atonce").steps == 300_000
     cvpr = make_settings("fcn-cvpr")
     assert (cvpr.lr, cvpr.momentum, cvpr.batch_size) == (1e-4, 0.9, 20)
     for name in RECIPES:
         assert make_settings(name, steps=7).steps == 7
+
+
+@pytest.mark.parametrize("window", [512, 64])
+def test_the_mean_loss_makes_the_updates_of_the_summed_one(window):
+    settings = make_settings("fcn-heavy", window=window)
+    torch.manual_seed(0)
+    x, y = torch.randn(1, 2, window, window), torch.randint(3, (1, window, window))
+    ours, caffes = (nn.Conv2d(2, 3, 1, bias=False) for _ in range(2))
+    caffes.load_state_dict(ours.state_dict())
+    optimizer = make_optimizer(ours, settings)
+    set_learning_rate(optimizer, learning_rate(0, settings))
+    # as Caffe's solver has it, with the numbers of the reference implementation
+    wanted = torch.optim.SGD(caffes.parameters(), lr=1e-10, momentum=0.99, weight_decay=5e-4)
+    for net, solver, reduction in ((ours, optimizer, "mean"), (caffes, wanted, "sum")):
+        for _ in range(3):
+            solver.zero_grad()
+            loss = nn.functional.cross_entropy(net(x).double(), y, reduction=reduction)
+            (loss * 1e4).backward()  # or the updates would vanish in float32
+            solver.step()
+    moved = (ours.weight - caffes.weight).abs().max()
+    assert moved <= 1e-6 * caffes.weight.abs().max()
+    assert settings.lr * settings.weight_decay == pytest.approx(1e-10 * 5e-4)  # too small to see
 
 
 @pytest.mark.parametrize(
@@ -91,6 +114,7 @@ def test_recipes_are_the_published_ones():
         {"steps": 0},
         {"optimizer": "rmsprop"},
         {"loss": "mse"},
+        {"loss": "ce+0*dice"},
         {"epochs": 5},
     ],
 )

@@ -35,7 +35,7 @@ def started(bands, classes, start):
     """Return the weights of a net before and after it was given those of a model."""
     net = model(bands, classes, seed=2).net
     before = weights(net)
-    start_from(net, bands, start)
+    start_from(net, bands, ("background", "building"), start)
     return before, weights(net)
 
 
@@ -77,7 +77,7 @@ def test_filters_follow_the_names_of_bands():
 def test_as_many_bands_in_another_order_are_told_apart():
     start = model(width=3)  # so that inner kernels have three inputs too
     net = model(("blue", "green", "red"), seed=2, width=3).net
-    start_from(net, ("blue", "green", "red"), start)
+    start_from(net, ("blue", "green", "red"), ("a", "b"), start)
     given, now = weights(start.net), weights(net)
     assert torch.equal(now[FIRST], given[FIRST].flip(1))
     for name, weight in given.items():
@@ -87,7 +87,7 @@ def test_as_many_bands_in_another_order_are_told_apart():
 def test_a_net_that_nothing_fits_starts_from_chance_and_says_so(caplog):
     net = create_model("probe", 3, 2)
     before = weights(net)
-    start_from(net, RGB, model())
+    start_from(net, RGB, ("a", "b"), model())
     assert all(torch.equal(weight, before[name]) for name, weight in weights(net).items())
     assert "no weight of test-fcn8s fits the net: it starts from chance" in caplog.text
 
