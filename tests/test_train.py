@@ -385,7 +385,7 @@ def test_a_loss_that_explodes_is_said_and_the_last_good_weights_stay(scene, tmp_
     settings = small(lr=1e30, clip_grad=0.0, warmup=0, val_every=1)
     threads = set(threading.enumerate())
     with pytest.raises(
-        ModelError, match=r"(loss is|gradient is).* in step \d+: use a smaller --lr"
+        ModelError, match=r"(loss is|gradient is).* in step \d+: begin anew with a smaller --lr"
     ) as error:
         fit(image, labels, tmp_path / "m.safetensors", settings)
     path = tmp_path / "m.run" / "last.checkpoint.safetensors"

@@ -57,8 +57,9 @@ def predict(as_json: bool, progress: str | None, **values: Any) -> None:
     URL, a file in an archive. It is read, inferred and written in rows of overlapping tiles, so
     memory does not grow with its height.
 
-    The mask is a Cloud-Optimized GeoTIFF on the same grid: class ids from 0, 255 where INPUT has no
-    data, with colours and class names. It appears only when it is whole.
+    The mask is a Cloud-Optimized GeoTIFF on the same grid: the values of the labels that the model
+    learned from, 255 (65535 in uint16) where INPUT has no data, with colours and class names. It
+    appears only when it is whole.
 
     Bands, dtype and scale must be what the model was trained on; its card says so, and what does
     not fit is an error before any work.

@@ -206,14 +206,16 @@ class Session:
         """Raise ModelError if an update could not be made."""
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        again = "begin anew"
-        if self.folder.best.exists():
-            again = f"begin anew, or from the last good model with --init {self.folder.best}"
+        saved = "there is no checkpoint yet"
+        if self.folder.checkpoint.exists():
+            saved = f"the last good checkpoint is {self.folder.checkpoint}"
+            if self.folder.best.exists():
+                saved += f", and a model to begin from with --init is {self.folder.best}"
         what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is infinite"
         raise ModelError(
-            f"{what} in step {self.done + 1}: {again}, with a smaller --lr (it is "
+            f"{what} in step {self.done + 1}: begin anew with a smaller --lr (it is "
             f"{learning_rate(self.done, self.trainer.settings):.3g} now), a longer --warmup, or "
-            f"--precision fp32; the last good checkpoint is in {self.folder.path}"
+            f"--precision fp32; {saved}"
         )
 
     def _add_row(self, *, validate: bool) -> None:
