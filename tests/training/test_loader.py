@@ -123,7 +123,7 @@ def test_no_thread_is_left_when_nobody_wants_more(pair):
     before = set(threading.enumerate())
     batches = load(windows_of(*pair[:2]), ([i] for i in range(1000)), 3)
     next(batches)
-    assert len(set(threading.enumerate()) - before) == 3
+    assert 1 <= len(set(threading.enumerate()) - before) <= 3  # no more than have work
     batches.close()
     assert set(threading.enumerate()) == before
 
