@@ -380,6 +380,25 @@ def test_another_thread_can_train(scene, tmp_path):
     assert done[0].steps == 2
 
 
+@pytest.mark.parametrize("name", ["config.json", "best.safetensors", "last.checkpoint.safetensors"])
+def test_files_of_a_run_are_not_replaced_unasked(scene, tmp_path, name):
+    image, labels = scene()
+    folder = tmp_path / "m.run"
+    folder.mkdir()
+    (folder / name).write_text("precious")
+    with pytest.raises(OutputError, match="holds a run"):
+        fit(image, labels, tmp_path / "m.safetensors", quick(steps=2))
+    assert (folder / name).read_text() == "precious"
+
+
+def test_class_names_may_have_commas_and_quotes(scene, tmp_path):
+    image, labels = scene()
+    table = tmp_path / "classes.csv"
+    table.write_text('value,name\n0,"forest, ""evergreen"""\n1,water\n2,"$\\frac$"\n')
+    fit(image, labels, tmp_path / "m.safetensors", quick(steps=2), classes=table)
+    assert float(rows_of(tmp_path / "m.run")[-1]['val_iou forest, "evergreen"']) >= 0
+
+
 def test_a_loss_that_explodes_is_said_and_the_last_good_weights_stay(scene, tmp_path):
     image, labels = scene()
     settings = small(lr=1e30, clip_grad=0.0, warmup=0, val_every=1)

@@ -44,6 +44,12 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def _shown(name: str) -> str:
+    """Return a class name that is not too long, and that matplotlib does not take for formulas."""
+    short = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+    return short.replace("$", r"\$")
+
+
 def draw_confusion(path: str | Path, confusion: NDArray[np.int64], names: Sequence[str]) -> None:
     """Draw a confusion matrix: of the pixels of each class, which share became which class.
 
@@ -58,7 +64,7 @@ def draw_confusion(path: str | Path, confusion: NDArray[np.int64], names: Sequen
     """
     classes, rows = len(names), confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, rows, out=np.full(confusion.shape, np.nan), where=rows > 0)
-    names = [n if len(n) <= MAX_NAME else f"{n[: MAX_NAME - 1]}…" for n in names]
+    names = [_shown(name) for name in names]
     has_numbers = classes <= MAX_NUMBERS
     cell = 0.6 if has_numbers else 0.22  # inches
     longest = 0.08 * max(map(len, names), default=0)
@@ -138,7 +144,7 @@ def draw_curves(path: str | Path, rows: Sequence[Mapping[str, float | None]]) ->
     if len(names) <= MAX_CURVES:
         for name in names:
             ious = [np.nan if row[name] is None else row[name] for row in validations]
-            below.plot(steps, ious, lw=1, alpha=0.8, label=f"IoU {name[8:][:MAX_NAME]}")
+            below.plot(steps, ious, lw=1, alpha=0.8, label=f"IoU {_shown(name[8:])}")
     mark = {"marker": "o", "ms": 3, "color": "black"}
     below.plot(steps, [row["val_miou"] for row in validations], label="mIoU", **mark)
     below.plot(
