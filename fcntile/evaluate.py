@@ -2,31 +2,26 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from fcntile.errors import InputError, OptionError, OutputError
 from fcntile.raster.classes import (
-    UNKNOWN,
     UNLABELLED,
     Class,
     Legend,
-    check_values,
     default_color,
     found_classes,
     legend_of,
-    lookup,
     read_classes,
 )
+from fcntile.raster.comparison import found_values, open_pair, read_rows, reader
 from fcntile.raster.gdal import open_raster
-from fcntile.raster.labels import Labels, RasterLabels
 from fcntile.raster.sources import LabelSource, Pair, pair_files, raster_legend
 from fcntile.raster.vectors import is_vector
 from fcntile.raster.writer import check_output
@@ -37,13 +32,10 @@ from fcntile.training.metrics import TOTALS, Scores, bootstrap, mean
 
 log = logging.getLogger(__name__)
 
-ROWS, PIXELS = 512, 2 << 20  # read at a time: so many rows, fewer if that is too many pixels
 MAX_CLASSES = 1024  # more are no classes, and their confusion matrix gets too large
 MAX_TOLERANCE = 100  # px; boundaries further apart are not the same one
 MIN_BLOCK, BLOCKS = 256, 400  # the side of a block of ground in px, and about how many to make
 FEW_BLOCKS = 10
-
-Read = Callable[[Window], NDArray[np.uint16]]
 
 
 @dataclass(frozen=True)
@@ -171,16 +163,16 @@ def evaluate(
     )
     if classes is None and known:
         _remark_on_names(known, legends | _label_legends(pairs))
-    table = known or found_classes(_found_values(pairs, files), files.legend)
+    table = known or found_classes(found_values(pairs, files), files.legend)
     table = _without(table, ignore)
     side = _block_side(shapes) if bootstrap else None
     counts = Counts(len(table), tolerance, side)
     margin = 0 if tolerance is None else boundary_margin(tolerance)
     done, total = 0, sum(height for height, _ in shapes)
     for number, pair in enumerate(pairs):
-        with _open(pair, files) as (mask, truth, shape):
-            read = _reader(pair, mask, truth, shape, table, ignore)
-            for row, positions, core in _read_rows(read, shape, margin):
+        with open_pair(pair, files) as (mask, truth, shape):
+            read = reader(pair, mask, truth, shape, table, ignore)
+            for row, positions, core in read_rows(read, shape, margin):
                 counts.add(number, row, positions, core)
                 done += core.stop - core.start
                 progress(done, total)
@@ -271,95 +263,6 @@ def _without(classes: Iterable[Class], ignore: Sequence[int]) -> list[Class]:
 def _block_side(shapes: Iterable[tuple[int, int]]) -> int:
     area = sum(height * width for height, width in shapes)
     return max(MIN_BLOCK, math.ceil(math.sqrt(area / BLOCKS)))
-
-
-@contextmanager
-def _open(pair: Pair, source: LabelSource) -> Iterator[tuple[Labels, Labels, tuple[int, int]]]:
-    """Open a mask and its labels on the mask's grid; the third is its height and width."""
-    with (
-        open_raster(pair.image) as grid,
-        closing(RasterLabels(pair.image, like=grid)) as mask,
-        closing(source.open(pair.labels, like=grid)) as labels,
-    ):
-        yield mask, labels, grid.shape
-
-
-def _row_windows(shape: tuple[int, int]) -> Iterator[Window]:
-    height, width = shape
-    step = max(1, min(ROWS, PIXELS // width))
-    for row in range(0, height, step):
-        yield Window(0, row, width, min(step, height - row))
-
-
-def _found_values(pairs: Sequence[Pair], source: LabelSource) -> list[int]:
-    """Return the values in masks and labels; a pass over all of them."""
-    found: set[int] = set()
-    for pair in pairs:
-        with _open(pair, source) as (mask, labels, shape):
-            found |= _values(mask, shape) | _values(labels, shape)
-    return sorted(found)
-
-
-def _values(labels: Labels, shape: tuple[int, int]) -> set[int]:
-    seen = np.zeros(UNLABELLED + 1, bool)
-    for window in _row_windows(shape):
-        seen[labels.read(window)] = True
-    return set(np.flatnonzero(seen[:UNKNOWN]).tolist())
-
-
-def _reader(
-    pair: Pair,
-    mask: Labels,
-    labels: Labels,
-    shape: tuple[int, int],
-    classes: Sequence[Class],
-    ignore: Iterable[int],
-) -> Read:
-    """Return what reads a window of mask and labels as positions in the class table.
-
-    It raises InputError, with all values of the file, at one that is no class. An ignored value
-    of a class that has others still means the class in a mask: it is no label, that is all.
-    """
-    mask_table = lookup(classes, set(ignore).difference(*(c.values for c in classes)))
-    sources = [
-        (pair.image, mask, mask_table),
-        (pair.labels, labels, lookup(classes, ignore)),
-    ]
-
-    def read(window: Window) -> NDArray[np.uint16]:
-        found = np.stack([table[file.read(window)] for _, file, table in sources])
-        for (path, file, table), positions in zip(sources, found, strict=True):
-            if (positions == UNKNOWN).any():
-                check_values(_values(file, shape), table, path)
-        return found
-
-    return read
-
-
-def _read_rows(
-    read: Read, shape: tuple[int, int], margin: int
-) -> Iterator[tuple[int, NDArray[np.uint16], slice]]:
-    """Yield rows from top to bottom, each read once.
-
-    Args:
-        read: gives (2, rows, width) of a window.
-        shape: of the raster.
-        margin: rows to have above and below those that are new.
-
-    Yields:
-        The first new row, (2, rows, width) rows, and the slice of the new ones.
-    """
-    height, width = shape
-    rows = np.empty((2, 0, width), np.uint16)
-    top = start = 0  # the raster's row where `rows` start, and the first one not yielded yet
-    for window in _row_windows(shape):
-        rows = np.concatenate([rows, read(window)], axis=1)
-        bottom = top + rows.shape[1]
-        stop = bottom if bottom == height else max(start, bottom - margin)
-        if stop > start:
-            yield start, rows, slice(start - top, stop - top)
-        kept = max(0, stop - margin)
-        rows, top, start = rows[:, kept - top :].copy(), kept, stop
 
 
 def _bootstrap(blocks: NDArray[np.int64], side: int, rounds: int, seed: int) -> Bootstrap:

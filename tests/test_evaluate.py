@@ -111,7 +111,7 @@ def test_rows_in_bands_score_as_the_whole_array(make_raster, height, width, rows
     mask[random.random(mask.shape) < 0.05] = 255
     labels[0, 0] = mask[0, 0] = 2  # so that there is something, of all three classes
     truth = make_raster(labels[None], "truth.tif")
-    with mock.patch("fcntile.evaluate.ROWS", rows):
+    with mock.patch("fcntile.raster.comparison.ROWS", rows):
         result = evaluate([make_raster(mask[None])], truth, tolerance=tolerance)
     table = np.full(256, 65535, np.uint16)
     table[[c.id for c in result.classes]] = range(len(result.classes))
@@ -131,7 +131,7 @@ def test_every_row_is_read_once(make_raster):
         return self._grid.read(1, window=window).astype(np.uint16)
 
     with (
-        mock.patch("fcntile.evaluate.ROWS", 16),
+        mock.patch("fcntile.raster.comparison.ROWS", 16),
         mock.patch("fcntile.raster.labels.RasterLabels.read", spy),
     ):
         evaluate([make_raster(mask[None], nodata=255)], truth, tolerance=5, classes=None)
@@ -166,7 +166,7 @@ def test_intervals_come_from_squares_of_ground(make_raster):
     ]
     expected = bootstrap(np.stack(blocks[:5], axis=1), 100, seed=3)
     for rows in (512, 100, 7):
-        with mock.patch("fcntile.evaluate.ROWS", rows):
+        with mock.patch("fcntile.raster.comparison.ROWS", rows):
             result = evaluate([make_raster(mask[None])], truth, bootstrap=100, seed=3)
         assert result.bootstrap.blocks == 5
         assert result.bootstrap.intervals == expected
@@ -186,7 +186,7 @@ def test_blocks_grow_so_that_they_are_about_400(make_raster):
 def test_progress_counts_rows(make_raster):
     labels, mask = patches(100, 30, 3)
     calls = []
-    with mock.patch("fcntile.evaluate.ROWS", 40):
+    with mock.patch("fcntile.raster.comparison.ROWS", 40):
         evaluate(
             [make_raster(mask[None])],
             make_raster(labels[None], "truth.tif"),
@@ -199,7 +199,7 @@ def test_progress_counts_rows(make_raster):
 def test_rows_that_must_wait_for_their_margin_are_no_progress(make_raster):
     labels, mask = patches(100, 30, 3)
     calls = []
-    with mock.patch("fcntile.evaluate.ROWS", 10):
+    with mock.patch("fcntile.raster.comparison.ROWS", 10):
         evaluate(
             [make_raster(mask[None])],
             make_raster(labels[None], "truth.tif"),
@@ -343,7 +343,7 @@ def test_vector_labels_score_as_the_raster_they_outline(demo_mask, tmp_path):
         expected = evaluate([demo_mask], TRUTH, tolerance=2)
     path = tmp_path / "truth.geojson"
     path.write_text(features(read(TRUTH), transform, "EPSG:3857"))
-    with mock.patch("fcntile.evaluate.ROWS", 100):
+    with mock.patch("fcntile.raster.comparison.ROWS", 100):
         result = evaluate([demo_mask], str(path), tolerance=2)
     assert np.array_equal(result.confusion, expected.confusion)
     assert np.array_equal(result.boundary_f1, expected.boundary_f1)
@@ -392,7 +392,7 @@ def test_values_that_are_no_class_are_listed(make_raster, demo_mask, tmp_path):
     good, bad = np.zeros((1, 30, 2), np.uint8), np.zeros((1, 30, 2), np.uint8)
     bad[0, 20:] = (5, 6)
     good, bad = make_raster(good, "good.tif"), make_raster(bad, "bad.tif")
-    with mock.patch("fcntile.evaluate.ROWS", 8):
+    with mock.patch("fcntile.raster.comparison.ROWS", 8):
         for pair in ((good, bad), (bad, good)):
             with pytest.raises(InputError, match=r"bad.tif has the values 0, 5, 6, of which 5, 6"):
                 evaluate([pair[0]], pair[1], classes=table)
