@@ -78,40 +78,40 @@ class _Guesses(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._logs = [logging.getLogger(name) for name in ("rasterio._env", "rasterio._err")]
-        self._levels = [log.level for log in self._logs]
         self._said: dict[int, list[str]] = {}  # by thread that reads
         self._lock = threading.Lock()
+        self._is_installed = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        if "JPEGLib" not in message:
-            return record.levelno >= logging.getLogger().level  # as without us
-        with self._lock:  # GDAL's own threads may decode for any reader
+        with self._lock:
+            if "JPEGLib" not in message or not self._said:
+                return record.levelno >= logging.getLogger().level  # as without us
             own = self._said.get(threading.get_ident())
             for messages in self._said.values() if own is None else (own,):
-                messages.append(message)
+                messages.append(message)  # GDAL's own threads may decode for any reader
         return False
 
     def listen(self) -> None:
-        """Begin to note what is said to this thread; quiet users must not get guesses either."""
+        """Begin to note what is said to this thread."""
         with self._lock:
-            if not self._said:
-                self._levels = [log.level for log in self._logs]
-                for log in self._logs:
-                    log.addFilter(self)
-                    log.setLevel(logging.WARNING)
+            if not self._is_installed:
+                self._install()
             self._said[threading.get_ident()] = []
 
     def stop(self) -> list[str]:
         """Return what was said to this thread."""
         with self._lock:
-            messages = self._said.pop(threading.get_ident())
-            if not self._said:
-                for log, level in zip(self._logs, self._levels, strict=True):
-                    log.removeFilter(self)
-                    log.setLevel(level)
-        return messages
+            return self._said.pop(threading.get_ident())
+
+    def _install(self) -> None:
+        """Stay at rasterio's loggers: a change of their level costs as much as a small read."""
+        for name in ("rasterio._env", "rasterio._err"):
+            log = logging.getLogger(name)
+            log.addFilter(self)
+            # a quiet user must not get guesses either
+            log.setLevel(min(logging.WARNING, log.getEffectiveLevel()))
+        self._is_installed = True
 
 
 _guesses = _Guesses()
