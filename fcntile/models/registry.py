@@ -40,8 +40,8 @@ def register_model(name: str) -> Callable[[Builder], Builder]:
 def list_models() -> list[str]:
     """Return the names of all networks.
 
-    >>> list_models()[:3]
-    ['fcn16s', 'fcn32s', 'fcn8s']
+    >>> "fcn8s" in list_models()
+    True
     """
     return sorted(BUILDERS)
 
