@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from fcntile.models.registry import Net, register_model
 
+CONVOLUTIONS = (2, 2, 3, 3, 3)  # of the blocks of VGG16
+
 
 def conv_relu(name: str, kernel: int, inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
     """Return a convolution of odd size `kernel` that keeps height and width, and its ReLU."""
@@ -71,8 +73,9 @@ class FCN(Net):
     Args:
         bands: channels of the input.
         classes: channels of the output.
-        skips: how many finer layers join the stride-32 scores: 0 is FCN-32s, 1 adds pool4
-            (FCN-16s), 2 pool3 (FCN-8s), and beyond the paper 3 adds pool2 and 4 pool1.
+        skips: how many finer layers join the scores of the last block: 0 is FCN-32s, 1 adds pool4
+            (FCN-16s), 2 pool3 (FCN-8s).
+        blocks: of VGG16 before fc6; fewer than all five see less ground around.
         width: channels of the first block; the paper's nets have 64. Every other block scales.
         head: channels of fc6 and fc7; 4096 in the paper.
         batch_norm: normalise after every convolution but the scores; not in the paper, needed to
@@ -80,15 +83,12 @@ class FCN(Net):
         dropout: share of fc6 and fc7 activations dropped in training.
 
     Attributes:
-        stride: five poolings by 2.
-        halo: 221 px by interval analysis, rounded up to the stride.
+        stride: a pooling by 2 in each block.
+        halo: by interval analysis, rounded up to the stride.
 
     Shape:
         (N, bands, H, W) float32, normalised -> (N, classes, H, W) logits
     """
-
-    stride = 32
-    halo = 224
 
     def __init__(
         self,
@@ -96,36 +96,43 @@ class FCN(Net):
         classes: int,
         *,
         skips: int,
+        blocks: int = 5,
         width: int = 64,
         head: int = 4096,
         batch_norm: bool = False,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        w = width
-        self.block1 = vgg_block(1, 2, bands, w, batch_norm)
-        self.block2 = vgg_block(2, 2, w, 2 * w, batch_norm)
-        self.block3 = vgg_block(3, 3, 2 * w, 4 * w, batch_norm)
-        self.block4 = vgg_block(4, 3, 4 * w, 8 * w, batch_norm)
-        self.block5 = vgg_block(5, 3, 8 * w, 8 * w, batch_norm)
-        self.fc6 = conv_relu("6", 7, 8 * w, head, batch_norm)
+        if not 0 <= skips < blocks <= len(CONVOLUTIONS):
+            raise ValueError(f"{skips} skips and {blocks} blocks: wanted is skips < blocks <= 5")
+        self.stride = 1 << blocks
+        # a 3 x 3 convolution sees 1 px of its own grid, fc6 sees 3, upsampling 1 of the coarsest
+        reach = sum(n << i for i, n in enumerate(CONVOLUTIONS[:blocks])) + (3 + 1 << blocks)
+        self.halo = -(-reach // self.stride) * self.stride
+        channels = [bands, *(width * factor for factor in (1, 2, 4, 8, 8))]
+        self._blocks = []
+        for n in range(1, blocks + 1):
+            block = vgg_block(n, CONVOLUTIONS[n - 1], channels[n - 1], channels[n], batch_norm)
+            self.add_module(f"block{n}", block)
+            self._blocks.append(f"block{n}")
+        self.fc6 = conv_relu("6", 7, channels[blocks], head, batch_norm)
         self.fc7 = conv_relu("7", 1, head, head, batch_norm)
         self.dropout = nn.Dropout(dropout)
         self.score_fr = nn.Conv2d(head, classes, 1)
         self._skips: list[tuple[str, str]] = []  # names of upsampling and scores, coarse to fine
         upscore = "upscore2"
-        for pool in (4, 3, 2, 1)[:skips]:
+        for pool in range(blocks - 1, blocks - 1 - skips, -1):
             self._skips.append((upscore, f"score_pool{pool}"))
             self.add_module(upscore, bilinear_upsampling(classes, 2))
-            self.add_module(f"score_pool{pool}", nn.Conv2d(w << pool - 1, classes, 1))
+            self.add_module(f"score_pool{pool}", nn.Conv2d(channels[pool], classes, 1))
             upscore = f"upscore_pool{pool}"
-        self.upscore = bilinear_upsampling(classes, 32 >> skips)
+        self.upscore = bilinear_upsampling(classes, self.stride >> skips)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the size of `x`."""
         pools = []  # (N, channels, H / 2, W / 2) to (N, 8 width, H / 32, W / 32)
-        for block in (self.block1, self.block2, self.block3, self.block4, self.block5):
-            x = block(x)
+        for block in self._blocks:
+            x = self.get_submodule(block)(x)
             pools.append(x)
         score: Tensor = self.score_fr(self.dropout(self.fc7(self.dropout(self.fc6(pools.pop())))))
         for upscore, score_pool in self._skips:
@@ -162,6 +169,9 @@ def fcn8s_small(bands: int, classes: int, **options: Any) -> FCN:
 
 @register_model("fcn2s_small")
 def fcn2s_small(bands: int, classes: int, **options: Any) -> FCN:
-    """Return the small net with scores down to stride 2, for classes of a few pixels across."""
-    small = {"width": 12, "head": 32, "batch_norm": True, "dropout": 0.1}
-    return FCN(bands, classes, skips=4, **{**small, **options})
+    """Return an FCN of two blocks, with scores at strides 4 and 2 (pool1).
+
+    It sees 22 px around, where FCN-8s sees 218: for classes that are a few pixels across.
+    """
+    small = {"blocks": 2, "width": 32, "head": 128, "batch_norm": True, "dropout": 0.1}
+    return FCN(bands, classes, skips=1, **{**small, **options})

@@ -9,7 +9,9 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
         create_model("unet", 3, 2)
 
 
-@pytest.mark.parametrize("options", [{"depth": 3}, {"width": -1}, {"width": "wide"}])
+@pytest.mark.parametrize(
+    "options", [{"depth": 3}, {"width": -1}, {"width": "wide"}, {"blocks": 2}, {"blocks": 6}]
+)
 def test_an_impossible_option_is_refused(options):
     with pytest.raises(ModelError, match="fcn8s cannot be built"):
         create_model("fcn8s", 3, 2, **options)
