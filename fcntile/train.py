@@ -14,7 +14,6 @@ from fcntile.errors import OptionError, OutputError
 from fcntile.inference.devices import Plan, available_cpus, choose_device, make_plan, peak_rss
 from fcntile.models.card import Card, ModelClass
 from fcntile.models.model_file import Model, load_model
-from fcntile.models.registry import Net, create_model
 from fcntile.raster.writer import check_output
 from fcntile.training.augment import Augmentation
 from fcntile.training.distributed import Group, join_group
@@ -25,7 +24,7 @@ from fcntile.training.recipes import Settings
 from fcntile.training.run_folder import RunFolder
 from fcntile.training.session import Session
 from fcntile.training.signals import caught_signals
-from fcntile.training.start import normalisation, start_from
+from fcntile.training.start import make_net, normalisation
 from fcntile.training.trainer import Trainer, class_weights
 from fcntile.training.validation import Validation
 
@@ -151,7 +150,7 @@ def train(
             bidx=bidx,
         )
         card = _card(ground, settings, start, output.stem, licence, attribution)
-        net = _net(card, settings, start)
+        net = make_net(card, settings, start)
         windows = Windows(
             ground.dataset,
             ground.sampler(settings.balance),
@@ -251,20 +250,6 @@ def _card(
         licence=licence,
         attribution=attribution,
     )
-
-
-def _net(card: Card, settings: Settings, start: Model | None) -> Net:
-    """Return the net with the weights to start from."""
-    torch.manual_seed(settings.seed)
-    net = create_model(card.arch, len(card.bands), len(card.classes), **card.arch_options)
-    if settings.window % net.stride:
-        raise OptionError(
-            f"window {settings.window} is not a multiple of the net's stride, {net.stride}"
-        )
-    if start is not None:
-        bands, classes = (tuple(x.name for x in xs) for xs in (card.bands, card.classes))
-        start_from(net, bands, classes, start)
-    return net
 
 
 def _config(ground: Ground, settings: Settings, init: str | None) -> dict[str, Any]:

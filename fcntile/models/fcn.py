@@ -68,7 +68,7 @@ def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
 
 
 class FCN(Net):
-    """VGG16 encoder, two wide convolutions, and class scores fused at strides 32, 16 and 8.
+    """VGG16 encoder, two wide convolutions, and class scores fused from coarse to fine.
 
     Args:
         bands: channels of the input.
@@ -84,7 +84,7 @@ class FCN(Net):
 
     Attributes:
         stride: a pooling by 2 in each block.
-        halo: by interval analysis, rounded up to the stride.
+        halo: px by interval analysis (218 for all five blocks), rounded up to the stride.
 
     Shape:
         (N, bands, H, W) float32, normalised -> (N, classes, H, W) logits
@@ -130,7 +130,7 @@ class FCN(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the size of `x`."""
-        pools = []  # (N, channels, H / 2, W / 2) to (N, 8 width, H / 32, W / 32)
+        pools = []  # (N, width, H / 2, W / 2) to (N, 8 width, H / 32, W / 32)
         for block in self._blocks:
             x = self.get_submodule(block)(x)
             pools.append(x)

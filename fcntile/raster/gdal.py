@@ -121,7 +121,6 @@ _guesses = _Guesses()
 def strict_gdal() -> Iterator[None]:
     """Send this thread's GDAL messages to the log; raise OSError for pixels that are guesses."""
     _guesses.listen()
-    said: list[str] = []
     try:
         with rasterio.Env():
             yield

@@ -109,13 +109,14 @@ def _parts(geometry: Geometry | None) -> Iterator[Geometry]:
     if not geometry:
         return
     kind: str = geometry["type"]
+    has_rings = kind.endswith("Polygon")
     if kind == "GeometryCollection":
         for part in geometry["geometries"]:
             yield from _parts(part)
         return
     coordinates = geometry["coordinates"]
     for part in coordinates if kind.startswith("Multi") else [coordinates]:
-        rings = part if kind.endswith("Polygon") else [part]
+        rings = part if has_rings else [part]
         points = [np.asarray(ring) for ring in rings]
         if not points or not points[0].size:
             continue
@@ -125,7 +126,7 @@ def _parts(geometry: Geometry | None) -> Iterator[Geometry]:
             raise ValueError(f"{kind} with coordinates that are not finite")
         yield {
             "type": kind.removeprefix("Multi"),
-            "coordinates": [r for r in part if len(r)] if kind.endswith("Polygon") else part,
+            "coordinates": [ring for ring in part if len(ring)] if has_rings else part,
         }
 
 

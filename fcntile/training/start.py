@@ -5,11 +5,37 @@ import logging
 import torch
 from torch import Tensor
 
+from fcntile.errors import OptionError
 from fcntile.models.card import Band, Card
 from fcntile.models.model_file import Model
-from fcntile.models.registry import Net
+from fcntile.models.registry import Net, create_model
+from fcntile.training.recipes import Settings
 
 log = logging.getLogger(__name__)
+
+
+def make_net(card: Card, settings: Settings, start: Model | None) -> Net:
+    """Return the net that a card describes, on the CPU, with the weights to start from.
+
+    Args:
+        card: of the model that comes out.
+        settings: whose seed and window count.
+        start: the model to start from; None for chance.
+
+    Raises:
+        ModelError: if there is no such net.
+        OptionError: if the window is not a multiple of its stride.
+    """
+    torch.manual_seed(settings.seed)
+    net = create_model(card.arch, len(card.bands), len(card.classes), **card.arch_options)
+    if settings.window % net.stride:
+        raise OptionError(
+            f"window {settings.window} is not a multiple of the net's stride, {net.stride}"
+        )
+    if start is not None:
+        bands, classes = (tuple(x.name for x in xs) for xs in (card.bands, card.classes))
+        start_from(net, bands, classes, start)
+    return net
 
 
 def start_from(net: Net, bands: tuple[str, ...], classes: tuple[str, ...], start: Model) -> None:

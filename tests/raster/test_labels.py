@@ -112,8 +112,10 @@ def test_a_raster_with_the_south_up_gets_the_same_labels(image, make_raster, tmp
         below = LabelSource([labels]).open(labels, raster).read(Window(0, 0, 300, 200))
     np.testing.assert_array_equal(below[::-1], values)
     again = make_raster(values[None].astype(np.uint8), "values.tif", crs="EPSG:3857", transform=up)
-    with rasterio.open(flipped) as raster, rasterio.open(again) as file:
-        assert RasterLabels(file.name, raster).read(Window(0, 0, 300, 200)).any()
+    for path, wanted in ((flipped, values), (image("EPSG:3857"), values[::-1])):
+        with rasterio.open(path) as raster:
+            found = RasterLabels(again, raster).read(Window(0, 0, 300, 200))
+            np.testing.assert_array_equal(found, wanted)
 
 
 def test_parts_of_geometries_are_burned_like_the_whole(image, tmp_path):
