@@ -113,7 +113,9 @@ def predict(
         bands = choose_bands(raster, card, bidx)
         remark_on_resolution(raster, card)
         overlap = card.overlap if overlap is None else overlap
-        tiling = plan_tiling(height, width, tile or card.tile, overlap, net.stride, net.halo)
+        tiling = plan_tiling(
+            height, width, tile or card.tile, overlap, net.stride, net.halo, net.size
+        )
         log.info("%s, %s, %s", card.name, tiling, plan)
         tally = Tally(tiling.count, progress)
         read = read_strips(

@@ -24,13 +24,13 @@ from fcntile.training.recipes import Settings
 from fcntile.training.run_folder import RunFolder
 from fcntile.training.session import Session
 from fcntile.training.signals import caught_signals
-from fcntile.training.start import make_net, normalisation
+from fcntile.training.start import make_net, normalisation, suited
 from fcntile.training.trainer import Trainer, class_weights
 from fcntile.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
-DEFAULT_ARCH = "fcn8s_small"
+DEFAULT_ARCH = "fcn8s-small"
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def train(
         )
         card = _card(ground, settings, start, output.stem, licence, attribution)
         net = make_net(card, settings, start)
+        card = suited(card, net)
         windows = Windows(
             ground.dataset,
             ground.sampler(settings.balance),
@@ -164,7 +165,9 @@ def train(
         )
         weights = class_weights(settings.class_weights, torch.from_numpy(ground.pixels[0]))
         trainer = Trainer(net, card, settings, weights, plan, group)
-        held_out = Validation(ground.dataset, ground.split.windows(), ground.table, net.stride)
+        held_out = Validation(
+            ground.dataset, ground.split.windows(), ground.table, net.stride, net.size
+        )
         if settings.val_share and not val and not len(held_out) and group.is_first:
             log.warning(
                 "the labels fill a single block of %d px, so nothing is held out for validation: "

@@ -12,8 +12,6 @@ from fcntile.models.registry import Net, create_model
 class PixelNet(Net):
     """One 1 x 1 convolution: a pixel's logits depend on that pixel only."""
 
-    stride, halo = 1, 0
-
     def __init__(self, bands, classes):
         super().__init__()
         self.score = nn.Conv2d(bands, classes, 1)
@@ -24,8 +22,6 @@ class PixelNet(Net):
 
 class ProbeNet(Net):
     """Four 3 x 3 convolutions and bilinear upsampling: cheap, so all that is not the net shows."""
-
-    stride, halo = 4, 16
 
     def __init__(self, bands, classes):
         super().__init__()

@@ -50,7 +50,7 @@ def one_thread():
 
 def small(**changes):
     """Return settings of a small FCN-8s with dropout, batch norms and a moving average."""
-    given = {"arch": "fcn8s_small", "arch_options": SMALL, "window": 64, "batch_size": 2}
+    given = {"arch": "fcn8s-small", "arch_options": SMALL, "window": 64, "batch_size": 2}
     return Settings(**{**given, "steps": 12, "val_every": 6, "warmup": 4, **changes})
 
 
@@ -604,11 +604,11 @@ def test_a_run_starts_from_another_model(scene, tmp_path, make_raster, caplog):
     truth = make_raster(labels[None].astype(np.uint8), "four_label.tif")
     start = tmp_path / "start.safetensors"
     options = {**SMALL, "dropout": 0.1, "batch_norm": True}
-    save_test_model(start, "fcn8s_small", arch_options=options)
+    save_test_model(start, "fcn8s-small", arch_options=options)
     settings = small(arch=None, arch_options={}, steps=1, lr=1e-12, ema=0.0, val_share=0.0)
     with caplog.at_level(logging.INFO):
         summary = fit(image, truth, tmp_path / "m.safetensors", settings, init=str(start))
-    assert summary.arch == "fcn8s_small"
+    assert summary.arch == "fcn8s-small"
     old, new = load_file(start), load_file(tmp_path / "m.safetensors")
     first = "block1.1_1.conv1_1.weight"
     for channel, band in enumerate((2, 1, 0)):
@@ -620,7 +620,7 @@ def test_a_run_starts_from_another_model(scene, tmp_path, make_raster, caplog):
         is_weight = "running" not in name and "num_batches" not in name
         if name not in (*skipped, first) and is_weight:
             torch.testing.assert_close(new[name], old[name], atol=1e-8, rtol=0)
-    assert "random as before, not from test-fcn8s_small: " in caplog.text
+    assert "random as before, not from test-fcn8s-small: " in caplog.text
     assert all(name in caplog.text for name in skipped)
     card = load_model(tmp_path / "m.safetensors").card
     assert card.arch_options == options

@@ -63,7 +63,7 @@ def setting(flag: str, help: str, **more: Any) -> Callable[[Command], Command]:
 )
 @setting("--val-share", "Share of the ground held out for validation; 0 for none.", type=float)
 @click.option("--recipe", type=click.Choice(list(RECIPES)), help="Settings that a paper published.")
-@click.option("--arch", metavar="NAME", help="Network.  [default: that of --init, or fcn8s_small]")
+@click.option("--arch", metavar="NAME", help="Network.  [default: that of --init, or fcn8s-small]")
 @click.option(
     "--arch-option",
     "arch_options",

@@ -102,7 +102,13 @@ class Tiling:
 
 
 def plan_tiling(
-    height: int, width: int, tile: int, overlap: int | str, net_stride: int, halo: int
+    height: int,
+    width: int,
+    tile: int,
+    overlap: int | str,
+    net_stride: int,
+    halo: int | None,
+    size: int | None = None,
 ) -> Tiling:
     """Return the grid that suits a raster and a net.
 
@@ -115,12 +121,15 @@ def plan_tiling(
         tile: side of a tile in pixels.
         overlap: pixels, or a share of the tile such as "25%".
         net_stride: the net's total stride in pixels.
-        halo: the net's reach in pixels.
+        halo: the net's reach in pixels; None if there is none.
+        size: the only side of a tile that the net takes; None if it takes any.
 
     Raises:
         OptionError: if tile and overlap do not suit each other and the net.
     """
     overlap = overlap_px(overlap, tile, net_stride)
+    if size and tile != size:
+        raise OptionError(f"the net takes tiles of {size} px only, not {tile}: use --tile {size}")
     if tile < 1 or tile % net_stride:
         raise OptionError(f"tile {tile} is not a multiple of the net's stride, {net_stride}")
     if not 0 <= overlap <= tile // 2:
@@ -131,7 +140,7 @@ def plan_tiling(
     return Tiling.over(height=height, width=width, tile=tile, overlap=overlap, guard=guard)
 
 
-def default_guard(overlap: int, halo: int) -> int:
+def default_guard(overlap: int, halo: int | None) -> int:
     """Return the guard for an overlap and the reach of the net, in pixels.
 
     With a guard of the net's halo no blended pixel knows of the tile's rim, and the mask is that of
@@ -142,7 +151,7 @@ def default_guard(overlap: int, halo: int) -> int:
     >>> default_guard(128, halo=16), default_guard(128, halo=224)
     (16, 32)
     """
-    return halo if 2 * halo < overlap else overlap // 4
+    return halo if halo is not None and 2 * halo < overlap else overlap // 4
 
 
 def overlap_px(overlap: int | str, tile: int, net_stride: int) -> int:

@@ -1,70 +1,25 @@
 """FCN-32s, FCN-16s and FCN-8s: fully convolutional networks on VGG16.
 
 Long, Shelhamer and Darrell, *Fully Convolutional Networks for Semantic Segmentation* (CVPR 2015,
-arXiv 1411.4038); layer names follow the authors' Caffe nets. The encoder is configuration D of
-Simonyan and Zisserman (arXiv 1409.1556) with its fully connected layers turned into convolutions.
+arXiv 1411.4038; PAMI 2016, arXiv 1605.06211); layers are called as in the authors' Caffe nets.
 
-Two things differ from the Caffe nets. Convolutions keep the size of their input ("same" padding),
-where Caffe pads the image by 100 px and crops afterwards: same weights, 42 % fewer operations at
-512 px. And the upsampling kernels are depthwise: the Caffe kernels are zero off the diagonal, so
-the function is the same.
+Those nets pad the image by 100 px and crop afterwards (`padding=100`). By default convolutions keep
+the size of their input instead: same weights, 42 % fewer operations at 512 px.
 """
 
-from collections import OrderedDict
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from fcntile.models.registry import Net, register_model
+from fcntile.models.upsampling import BilinearDeconvolution, Crop, make_upsampling
+from fcntile.models.vgg import CONVOLUTIONS, WIDTHS, conv_relu, vgg_block
 
-CONVOLUTIONS = (2, 2, 3, 3, 3)  # of the blocks of VGG16
-
-
-def conv_relu(name: str, kernel: int, inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
-    """Return a convolution of odd size `kernel` that keeps height and width, and its ReLU."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers[f"conv{name}"] = nn.Conv2d(
-        inputs, outputs, kernel, padding=kernel // 2, bias=not batch_norm
-    )
-    if batch_norm:
-        layers[f"bn{name}"] = nn.BatchNorm2d(outputs)
-    layers[f"relu{name}"] = nn.ReLU(inplace=True)
-    return nn.Sequential(layers)
-
-
-def vgg_block(
-    number: int, convolutions: int, inputs: int, outputs: int, batch_norm: bool
-) -> nn.Sequential:
-    """Return a block of VGG16: 3 x 3 convolutions, then max pooling by 2."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for index in range(1, convolutions + 1):
-        name = f"{number}_{index}"
-        layers[name] = conv_relu(name, 3, inputs if index == 1 else outputs, outputs, batch_norm)
-    layers["pool"] = nn.MaxPool2d(2)
-    return nn.Sequential(layers)
-
-
-def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
-    """Return a frozen transposed convolution that interpolates each channel bilinearly.
-
-    The kernel is that of the FCN paper's `surgery.py`: twice the factor wide, a triangle in each
-    direction. Away from the rim it equals interpolation with half-pixel centres; within `factor`
-    pixels of the rim it fades to zero.
-
-    Shape:
-        (N, channels, H, W) -> (N, channels, factor * H, factor * W)
-    """
-    size = 2 * factor
-    layer = nn.ConvTranspose2d(
-        channels, channels, size, stride=factor, padding=factor // 2, groups=channels, bias=False
-    )
-    if not layer.weight.is_meta:  # a net without memory gets its kernels with its weights
-        triangle = 1 - (torch.arange(size) - (factor - 0.5)).abs() / factor
-        with torch.no_grad():
-            layer.weight.copy_(torch.outer(triangle, triangle).expand_as(layer.weight))
-    layer.weight.requires_grad_(False)
-    return layer
+PAPER = "arXiv 1411.4038"
+# Where the Caffe nets crop, coarse to fine, by the number of skips: what padding 100 moves, and
+# what convolutions and transposed convolutions without padding move back.
+CROPS = ((19,), (5, 27), (5, 9, 31))
 
 
 class FCN(Net):
@@ -81,10 +36,10 @@ class FCN(Net):
         batch_norm: normalise after every convolution but the scores; not in the paper, needed to
             train from scratch.
         dropout: share of fc6 and fc7 activations dropped in training.
-
-    Attributes:
-        stride: a pooling by 2 in each block.
-        halo: px by interval analysis (218 for all five blocks), rounded up to the stride.
+        padding: "same", or 100 for the Caffe nets: these take any height and width.
+        upsampling: of the scores, one of `UPSAMPLINGS`; "frozen" bilinear kernels in the paper.
+        skip_scales: factors on the finer layers before their scores, coarse to fine.
+        dilation: of the convolutions of VGG16.
 
     Shape:
         (N, bands, H, W) float32, normalised -> (N, classes, H, W) logits
@@ -101,73 +56,112 @@ class FCN(Net):
         head: int = 4096,
         batch_norm: bool = False,
         dropout: float = 0.5,
+        padding: Literal["same", 100] = "same",
+        upsampling: str = "frozen",
+        skip_scales: Sequence[float] | None = None,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         if not 0 <= skips < blocks <= len(CONVOLUTIONS):
             raise ValueError(f"{skips} skips and {blocks} blocks: wanted is skips < blocks <= 5")
-        self.stride = 1 << blocks
-        # a 3 x 3 convolution sees 1 px of its own grid, fc6 sees 3, upsampling 1 of the coarsest
-        reach = sum(n << i for i, n in enumerate(CONVOLUTIONS[:blocks])) + (3 + 1 << blocks)
-        self.halo = -(-reach // self.stride) * self.stride
-        channels = [bands, *(width * factor for factor in (1, 2, 4, 8, 8))]
+        self._scales = skip_scales or (1,) * skips
+        if len(self._scales) != skips:
+            raise ValueError(f"{len(self._scales)} scales for {skips} skips")
+        as_caffe = padding == 100
+        if as_caffe and (blocks < 5 or dilation > 1 or upsampling not in ("frozen", "learned")):
+            raise ValueError("padding 100 goes with five blocks and frozen or learned upsampling")
+        if not as_caffe and padding != "same":
+            raise ValueError(f"padding {padding!r} is neither same nor 100")
+        channels = [bands, *(width * factor for factor in WIDTHS)]
         self._blocks = []
         for n in range(1, blocks + 1):
-            block = vgg_block(n, CONVOLUTIONS[n - 1], channels[n - 1], channels[n], batch_norm)
+            block = vgg_block(
+                n,
+                channels[n - 1],
+                channels[n],
+                batch_norm=batch_norm,
+                first_padding=100 if as_caffe and n == 1 else None,
+                dilation=dilation,
+                pool=nn.MaxPool2d(2, ceil_mode=as_caffe),
+            )
             self.add_module(f"block{n}", block)
             self._blocks.append(f"block{n}")
-        self.fc6 = conv_relu("6", 7, channels[blocks], head, batch_norm)
-        self.fc7 = conv_relu("7", 1, head, head, batch_norm)
+        fc6_padding = 0 if as_caffe else None
+        self.fc6 = conv_relu(
+            "6", 7, channels[blocks], head, batch_norm=batch_norm, padding=fc6_padding
+        )
+        self.fc7 = conv_relu("7", 1, head, head, batch_norm=batch_norm)
         self.dropout = nn.Dropout(dropout)
         self.score_fr = nn.Conv2d(head, classes, 1)
+
+        def enlarge(factor: int) -> nn.Module:
+            if as_caffe:
+                learned = upsampling == "learned"
+                return BilinearDeconvolution(classes, factor, learned=learned, padding=0)
+            return make_upsampling(upsampling, classes, factor)
+
         self._skips: list[tuple[str, str]] = []  # names of upsampling and scores, coarse to fine
         upscore = "upscore2"
         for pool in range(blocks - 1, blocks - 1 - skips, -1):
             self._skips.append((upscore, f"score_pool{pool}"))
-            self.add_module(upscore, bilinear_upsampling(classes, 2))
+            self.add_module(upscore, enlarge(2))
             self.add_module(f"score_pool{pool}", nn.Conv2d(channels[pool], classes, 1))
             upscore = f"upscore_pool{pool}"
-        self.upscore = bilinear_upsampling(classes, self.stride >> skips)
+        self.upscore = enlarge((1 << blocks) >> skips)
+        self.crops = nn.ModuleList(Crop(offset) for offset in CROPS[skips]) if as_caffe else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the size of `x`."""
-        pools = []  # (N, width, H / 2, W / 2) to (N, 8 width, H / 32, W / 32)
+        image, pools = x, []  # (N, width, H / 2, W / 2) to (N, 8 width, H / 32, W / 32)
         for block in self._blocks:
             x = self.get_submodule(block)(x)
             pools.append(x)
         score: Tensor = self.score_fr(self.dropout(self.fc7(self.dropout(self.fc6(pools.pop())))))
-        for upscore, score_pool in self._skips:
-            finer = self.get_submodule(score_pool)(pools.pop())
-            score = self.get_submodule(upscore)(score) + finer
+        for i, (upscore, score_pool) in enumerate(self._skips):
+            pool = pools.pop() if self._scales[i] == 1 else pools.pop() * self._scales[i]
+            finer = self.get_submodule(score_pool)(pool)
+            score = self.get_submodule(upscore)(score)
+            score = score + (self.crops[i](finer, score) if self.crops else finer)
         score = self.upscore(score)
-        return score
+        return self.crops[-1](score, image) if self.crops else score
 
 
-@register_model("fcn32s")
+@register_model("fcn32s", PAPER)
 def fcn32s(bands: int, classes: int, **options: Any) -> FCN:
     """Return FCN-32s: scores at stride 32 only."""
     return FCN(bands, classes, skips=0, **options)
 
 
-@register_model("fcn16s")
+@register_model("fcn16s", PAPER)
 def fcn16s(bands: int, classes: int, **options: Any) -> FCN:
     """Return FCN-16s: scores at strides 32 and 16 (pool4)."""
     return FCN(bands, classes, skips=1, **options)
 
 
-@register_model("fcn8s")
+@register_model("fcn8s", PAPER)
 def fcn8s(bands: int, classes: int, **options: Any) -> FCN:
     """Return FCN-8s: scores at strides 32, 16 (pool4) and 8 (pool3)."""
     return FCN(bands, classes, skips=2, **options)
 
 
-@register_model("fcn8s_small")
+@register_model("fcn8s-atonce", PAPER)
+def fcn8s_atonce(bands: int, classes: int, **options: Any) -> FCN:
+    """Return FCN-8s for training in one stage: its finer layers are scaled down.
+
+    The authors train FCN-32s, FCN-16s and FCN-8s one after the other; scaled so that no layer
+    dominates, all skips learn together (`voc-fcn8s-atonce`).
+    """
+    return FCN(bands, classes, skips=2, **{"skip_scales": (0.01, 0.0001), **options})
+
+
+@register_model("fcn8s-small", PAPER)
 def fcn8s_small(bands: int, classes: int, **options: Any) -> FCN:
     """Return an FCN-8s of a hundredth of the operations, with batch norm: trains from scratch."""
     small = {"width": 12, "head": 32, "batch_norm": True, "dropout": 0.1}
     return FCN(bands, classes, skips=2, **{**small, **options})
 
 
-@register_model("fcn2s_small")
+@register_model("fcn2s-small", PAPER)
 def fcn2s_small(bands: int, classes: int, **options: Any) -> FCN:
     """Return an FCN of two blocks, with scores at strides 4 and 2 (pool1).
 

@@ -4,34 +4,66 @@ A builder takes the bands and classes, and options by keyword.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 from torch import nn
 
 from fcntile.errors import ModelError
+from fcntile.models.reach import Reach, analyse
 
 
 class Net(nn.Module):
     """What every network has beside its layers.
 
     Attributes:
-        stride: total stride in pixels; height and width of the input must be multiples of it.
-        halo: pixels beyond an output pixel that can reach it, in windows that start at multiples
-            of the stride.
+        size: the only height and width that it takes; None if it takes every multiple of the
+            stride.
+        limits: what someone who chooses it should know; empty if there is nothing.
     """
 
-    stride: int
-    halo: int
+    size: int | None = None
+    limits: str = ""
+
+    @cached_property
+    def reach(self) -> Reach:
+        """How far it sees, from its layers."""
+        return analyse(self)
+
+    @property
+    def stride(self) -> int:
+        """Total stride in px: height and width of the input are multiples of it."""
+        return self.reach.stride
+
+    @property
+    def receptive_field(self) -> int:
+        """Largest height and width of the input in px that one output pixel depends on."""
+        return self.size or self.reach.field
+
+    @property
+    def halo(self) -> int | None:
+        """Px beyond a block aligned to the stride that reach into it, rounded up to the stride.
+
+        None if no halo makes two tiles agree, because what the net gives for a pixel depends on
+        where in the tile it lies.
+        """
+        return None if self.size else -(-self.reach.halo // self.stride) * self.stride
 
 
 Builder = Callable[..., Net]
 BUILDERS: dict[str, Builder] = {}
+PAPERS: dict[str, str] = {}
 
 
-def register_model(name: str) -> Callable[[Builder], Builder]:
-    """Return a decorator that makes a builder known as `name`."""
+def register_model(name: str, paper: str = "") -> Callable[[Builder], Builder]:
+    """Return a decorator that makes a builder known as `name`.
+
+    Args:
+        name: lower case, with hyphens.
+        paper: where the network is published.
+    """
 
     def register(builder: Builder) -> Builder:
-        BUILDERS[name] = builder
+        BUILDERS[name], PAPERS[name] = builder, paper
         return builder
 
     return register
@@ -50,7 +82,7 @@ def create_model(name: str, bands: int, classes: int, **options: object) -> Net:
     """Return a new network.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`; underscores are as good as hyphens.
         bands: channels of its input.
         classes: channels of its output.
         **options: what the builder of that network takes.
@@ -58,9 +90,10 @@ def create_model(name: str, bands: int, classes: int, **options: object) -> Net:
     Raises:
         ModelError: if the name or an option is unknown, or an option has a value it cannot have.
     """
-    if name not in BUILDERS:
+    known = name.replace("_", "-")
+    if known not in BUILDERS:
         raise ModelError(f"no network is called {name!r}; there are {', '.join(list_models())}")
     try:
-        return BUILDERS[name](bands, classes, **options)
+        return BUILDERS[known](bands, classes, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name} cannot be built with {options}: {error}") from error

@@ -23,7 +23,7 @@ class Settings:
     """How to train: all that changes the result, beside the data.
 
     Args:
-        arch: name of the network; None is that of the model to start from, or fcn8s_small.
+        arch: name of the network; None is that of the model to start from, or fcn8s-small.
         arch_options: its options.
         steps: updates of the weights.
         window: side of a training window in px, a multiple of the net's stride.

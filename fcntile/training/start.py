@@ -1,11 +1,13 @@
 """Where a net starts from: chance, or the weights of another model."""
 
 import logging
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fcntile.errors import OptionError
+from fcntile.inference.tiling import overlap_px
 from fcntile.models.card import Band, Card
 from fcntile.models.model_file import Model
 from fcntile.models.registry import Net, create_model
@@ -24,7 +26,7 @@ def make_net(card: Card, settings: Settings, start: Model | None) -> Net:
 
     Raises:
         ModelError: if there is no such net.
-        OptionError: if the window is not a multiple of its stride.
+        OptionError: if the window is not a multiple of its stride, or not its only size.
     """
     torch.manual_seed(settings.seed)
     net = create_model(card.arch, len(card.bands), len(card.classes), **card.arch_options)
@@ -32,10 +34,25 @@ def make_net(card: Card, settings: Settings, start: Model | None) -> Net:
         raise OptionError(
             f"window {settings.window} is not a multiple of the net's stride, {net.stride}"
         )
+    if net.size and settings.window != net.size:
+        raise OptionError(
+            f"{card.arch} takes windows of {net.size} px only, not {settings.window}: use "
+            f"--window {net.size}, or --arch-option size={settings.window} for another net"
+        )
+    if net.limits:
+        log.warning(net.limits)
     if start is not None:
         bands, classes = (tuple(x.name for x in xs) for xs in (card.bands, card.classes))
         start_from(net, bands, classes, start)
     return net
+
+
+def suited(card: Card, net: Net) -> Card:
+    """Return a card whose tile the net takes."""
+    if net.size is None:
+        return card
+    overlap = overlap_px("25%", net.size, net.stride)
+    return replace(card, tile=net.size, overlap=overlap)
 
 
 def start_from(net: Net, bands: tuple[str, ...], classes: tuple[str, ...], start: Model) -> None:

@@ -34,9 +34,11 @@ class Validation:
 
     Args:
         dataset: where they are read.
-        windows: raster and window of each block, all of one side.
+        windows: raster and window of each block, all of one side. A net that takes only one size
+            sees a block in pieces.
         table: from label values to class positions.
         stride: of the net, in px.
+        size: the only size that the net takes; None if it takes any.
     """
 
     def __init__(
@@ -45,13 +47,16 @@ class Validation:
         windows: Sequence[tuple[int, Window]],
         table: NDArray[np.uint16],
         stride: int,
+        size: int | None = None,
     ) -> None:
+        if size:
+            windows = [piece for image, w in windows for piece in _pieces(image, w, size)]
         every = max(1, -(-len(windows) // MAX_BLOCKS))
         self.windows = list(windows)[::every]
         self._dataset, self._table = dataset, table
         side = int(windows[0][1].width) if windows else 1
-        self._context = -(-CONTEXT // stride) * stride
-        self._tile = -(-side // stride) * stride + 2 * self._context
+        self._context = 0 if size else -(-CONTEXT // stride) * stride
+        self._tile = size or -(-side // stride) * stride + 2 * self._context
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -158,3 +163,11 @@ class Validation:
             pictures = draw_image(x, shown_bands(card)), draw_classes(labels[rows, columns], card)
             samples.append([*pictures, draw_classes(found, card)])
         save_samples(path, samples)
+
+
+def _pieces(image: int, window: Window, size: int) -> Iterator[tuple[int, Window]]:
+    """Yield a window in pieces of at most `size` px."""
+    bottom, right = int(window.row_off + window.height), int(window.col_off + window.width)
+    for top in range(int(window.row_off), bottom, size):
+        for left in range(int(window.col_off), right, size):
+            yield image, Window(left, top, min(size, right - left), min(size, bottom - top))

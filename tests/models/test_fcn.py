@@ -39,7 +39,7 @@ def test_the_vgg16_convolutions_are_all_there():
     assert sum(p.numel() for block in blocks for p in block.parameters()) == 14_714_688
 
 
-@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s", "fcn2s_small"])
+@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s", "fcn2s-small"])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_logits_have_the_size_of_the_input(name, batch_norm):
     net = create_model(name, 4, 5, width=2, head=3, batch_norm=batch_norm).eval()
@@ -69,7 +69,7 @@ def test_upsampling_is_frozen():
     assert frozen == ["upscore2.weight", "upscore_pool4.weight", "upscore.weight"]
 
 
-@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s", "fcn2s_small"])
+@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s", "fcn2s-small"])
 def test_nothing_beyond_the_halo_reaches_an_aligned_block(name):
     torch.manual_seed(0)
     net = create_model(name, 1, 2, width=4, head=4).eval().double()

@@ -5,7 +5,7 @@ from fcntile.models import create_model, list_models
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ModelError, match=r"'unet'.*fcn16s, fcn2s_small, fcn32s, fcn8s"):
+    with pytest.raises(ModelError, match=r"'unet'.*fcn16s, fcn2s-small, fcn32s, fcn8s"):
         create_model("unet", 3, 2)
 
 
