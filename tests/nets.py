@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fcntile.models import register_model
+from fcntile.models import list_models, register_model
 from fcntile.models.card import Band, Card, ModelClass
 from fcntile.models.model_file import save_model
 from fcntile.models.registry import Net, create_model
@@ -41,6 +41,30 @@ class ProbeNet(Net):
     def forward(self, x):
         return self.layers(x)
 
+
+NETWORKS = list_models()  # those of fcntile
+# Options that make each network thin, at full depth.
+NARROW = {"width": 2, "head": 4}
+DENSE = {"growth": 2, "stem": 4}
+THIN = {
+    "fcn32s": NARROW,
+    "fcn16s": NARROW,
+    "fcn8s": NARROW,
+    "fcn8s-atonce": NARROW,
+    "fcn8s-small": NARROW,
+    "fcn2s-small": NARROW,
+    "deconvnet": NARROW,
+    "mirror-vgg": NARROW,
+    "mirror-vgg-thread": {**NARROW, "size": 64},
+    "atrous-vgg16": NARROW,
+    "fcn-resnet50": {"width": 2},
+    "atrous-resnet50": {"width": 2},
+    "full-resolution": {"width": 4, "head": 8},
+    "fc-densenet56": DENSE,
+    "fc-densenet67": DENSE,
+    "fc-densenet103": DENSE,
+    "deep-fcn": NARROW,
+}
 
 register_model("pixel")(PixelNet)
 register_model("probe")(ProbeNet)

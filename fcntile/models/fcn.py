@@ -37,7 +37,8 @@ class FCN(Net):
             train from scratch.
         dropout: share of fc6 and fc7 activations dropped in training.
         padding: "same", or 100 for the Caffe nets: these take any height and width.
-        upsampling: of the scores, one of `UPSAMPLINGS`; "frozen" bilinear kernels in the paper.
+        upsampling: of the scores, one of `UPSAMPLINGS` but zero-fill, whose holes nothing would
+            fill; "frozen" bilinear kernels in the paper.
         skip_scales: factors on the finer layers before their scores, coarse to fine.
         dilation: of the convolutions of VGG16.
 
@@ -70,6 +71,8 @@ class FCN(Net):
         as_caffe = padding == 100
         if as_caffe and (blocks < 5 or dilation > 1 or upsampling not in ("frozen", "learned")):
             raise ValueError("padding 100 goes with five blocks and frozen or learned upsampling")
+        if upsampling == "zero-fill":
+            raise ValueError("zero-fill leaves holes in the scores that no convolution fills")
         if not as_caffe and padding != "same":
             raise ValueError(f"padding {padding!r} is neither same nor 100")
         channels = [bands, *(width * factor for factor in WIDTHS)]

@@ -55,7 +55,7 @@ class FullResolution(Net):
         self._checkpointing = checkpointing
         self.stream = _stream(self._split, width, batch_norm)
         self.height_stream = _stream(height_bands, width, batch_norm) if height_bands else None
-        joined = (2 if height_bands else 1) * LAYERS[-1][1] * width // 32
+        joined = LAYERS[-1][1] * width // 32 * (2 if height_bands else 1)
         self.head = nn.Sequential(
             _layer(5, 3, joined, head, 16, batch_norm, nn.ReLU(inplace=True)),
             _layer(6, 1, head, head, 1, batch_norm),

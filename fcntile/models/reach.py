@@ -13,6 +13,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -46,61 +47,61 @@ def analyse(net: nn.Module) -> Reach:
     Raises:
         NotImplementedError: if it has a layer or an operation whose intervals are not known.
     """
-    graph = _Tracer().trace(net)
-    modules = dict(net.named_modules())
-
-    def needs(first: int, last: int) -> Interval:
-        """Return the input that an interval of the output depends on."""
-        wanted: dict[fx.Node, Interval] = {}
-        for node in reversed(graph.nodes):
-            if node.op == "output":
-                wanted[node] = (first, last)
-            if node not in wanted:
-                continue
-            if node.op == "placeholder":
-                return wanted[node]
-            for source in node.all_input_nodes:
-                interval = _needs(node, source, modules, wanted[node])
-                known = wanted.get(source, interval)
-                wanted[source] = min(known[0], interval[0]), max(known[1], interval[1])
-        raise NotImplementedError("the output does not depend on the input")
-
-    stride = _stride(graph, modules)
-    pixels = [needs(o, o) for o in range(stride)]
-    first, last = needs(0, stride - 1)
+    graph = _Graph(net)
+    pixels = [graph.needs(o, o) for o in range(graph.stride)]
+    first, last = graph.needs(0, graph.stride - 1)
     return Reach(
-        stride=stride,
+        stride=graph.stride,
         field=max(last - first + 1 for first, last in pixels),
-        halo=max(-first, last - stride + 1),
+        halo=max(-first, last - graph.stride + 1),
     )
 
 
-def _stride(graph: fx.Graph, modules: dict[str, nn.Module]) -> int:
-    """Return the smallest number of px that is a whole number of steps on every grid of the net."""
-    spacing: dict[fx.Node, Fraction] = {}
-    for node in graph.nodes:
-        spacing[node] = Fraction(1)
-        for source in node.all_input_nodes[:1]:
-            far = _needs(node, source, modules, (FAR, FAR))[0]
-            near = _needs(node, source, modules, (0, 0))[0]
-            spacing[node] = spacing[source] * Fraction(far - near, FAR)
-    return math.lcm(*(step.numerator for step in spacing.values()))
+def input_interval(net: nn.Module, first: int, last: int) -> Interval:
+    """Return the first and last input pixel that output pixels `first` to `last` depend on."""
+    return _Graph(net).needs(first, last)
 
 
-def _needs(
-    node: fx.Node, source: fx.Node, modules: dict[str, nn.Module], interval: Interval
-) -> Interval:
-    """Return what a step of the graph needs from one of its inputs."""
-    if node.op == "output" or (node.op == "call_function" and node.target in POINTWISE):
-        return interval
-    if node.op == "call_module":
-        layer = modules[str(node.target)]
-        if isinstance(layer, Crop) and source is not node.args[0]:
+class _Graph:
+    """The steps of a net."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self._steps = list(_Tracer().trace(net).nodes)
+        self._layers = dict(net.named_modules())
+
+    def needs(self, first: int, last: int) -> Interval:
+        """Return the input that an interval of the output depends on."""
+        wanted: dict[fx.Node, Interval] = {self._steps[-1]: (first, last)}
+        for step in reversed(self._steps):
+            for source in step.all_input_nodes if step in wanted else []:
+                interval = self._step_needs(step, source, wanted[step])
+                known = wanted.get(source, interval)
+                wanted[source] = min(known[0], interval[0]), max(known[1], interval[1])
+        return wanted[self._steps[0]]
+
+    @cached_property
+    def stride(self) -> int:
+        """Smallest number of px that is a whole number of steps on every grid of the net."""
+        spacing: dict[fx.Node, Fraction] = {}
+        for step in self._steps:
+            spacing[step] = Fraction(1)
+            for source in step.all_input_nodes[:1]:
+                far = self._step_needs(step, source, (FAR, FAR))[0]
+                near = self._step_needs(step, source, (0, 0))[0]
+                spacing[step] = spacing[source] * Fraction(far - near, FAR)
+        return math.lcm(*(space.numerator for space in spacing.values()))
+
+    def _step_needs(self, step: fx.Node, source: fx.Node, interval: Interval) -> Interval:
+        """Return what a step needs from one of its inputs."""
+        if step.op == "output" or (step.op == "call_function" and step.target in POINTWISE):
+            return interval
+        layer = self._layers.get(str(step.target))
+        if isinstance(layer, Crop) and source is not step.args[0]:
             return interval  # of the other map only the size matters, and sizes are free
         for kind, rule in RULES.items():
             if isinstance(layer, kind):
                 return rule(layer, *interval)
-    raise NotImplementedError(f"how far {node.format_node()} sees is not known")
+        raise NotImplementedError(f"how far {step.format_node()} sees is not known")
 
 
 def _window(layer: Any, first: int, last: int) -> Interval:
@@ -145,7 +146,7 @@ RULES: dict[Any, Callable[..., Interval]] = {
     nn.ConvTranspose2d: _transposed,
     nn.Upsample: _upsample,
     SwitchUnpooling: lambda _, first, last: (first // 2, last // 2),
-    ZeroFill: lambda fill, first, last: (first // fill.factor, last // fill.factor),
+    ZeroFill: lambda fill, first, last: (-(-first // fill.factor), last // fill.factor),
     nn.PixelShuffle: lambda shuffle, first, last: (
         first // shuffle.upscale_factor,
         last // shuffle.upscale_factor,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcntile.errors import ModelError, OptionError
+from fcntile.errors import OptionError
 from fcntile.models.registry import PAPERS, Net, create_model, list_models
 
 BANDS, CLASSES, TILE = 3, 21, 512  # of the table of networks: those of the papers
@@ -63,7 +63,7 @@ def layers(net: nn.Module, bands: int, height: int, width: int) -> list[Layer]:
         found.append(Layer(name, type(layer).__name__, shape, parameters, macs))
 
     hooks = [
-        layer.register_forward_hook(lambda m, i, o, name=name: note(name, m, i, o))  # type: ignore[misc]
+        layer.register_forward_hook(lambda m, i, o, name=name: note(name, m, i, o))
         for name, layer in net.named_modules()
         if not any(True for _ in layer.children())
     ]

@@ -24,7 +24,7 @@ from fcntile.models.upsampling import UPSAMPLINGS
 
 NETS = {
     "deconvnet": (("width=8", "head=64"), "unpooling", ("switches", *UPSAMPLINGS)),
-    "fcn8s-small": ((), "upsampling", UPSAMPLINGS),
+    "fcn8s-small": ((), "upsampling", tuple(k for k in UPSAMPLINGS if k != "zero-fill")),
 }
 SEEDS = (0, 1, 2)
 TRAINING = "--steps 400 --window 128 --batch-size 16 --loss ce+0.5*dice --scale 1.5 --val-share 0"
