@@ -25,10 +25,13 @@ def checkpoint(layer: nn.Module, *inputs: Tensor) -> Tensor:
 def _counted_already(layer: nn.Module) -> Iterator[None]:
     """Leave the running statistics of batch norms as they are."""
     norms = [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked -= 1
