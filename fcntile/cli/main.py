@@ -11,6 +11,8 @@ import click
 
 from fcntile import __version__
 from fcntile.cli.evaluate import evaluate
+from fcntile.cli.info import info
+from fcntile.cli.models import models
 from fcntile.cli.predict import predict
 from fcntile.cli.train import train
 from fcntile.errors import FcntileError, OutOfMemoryError
@@ -61,3 +63,5 @@ def main(verbose: int, quiet: int) -> None:
 main.add_command(train)
 main.add_command(predict)
 main.add_command(evaluate)
+main.add_command(models)
+main.add_command(info)

@@ -1,6 +1,8 @@
 """Options that commands share, and what their values become."""
 
+import json
 import re
+from typing import Any
 
 import click
 
@@ -29,6 +31,27 @@ def name_value_pairs(
     return values
 
 
+def arch_options(
+    ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return `NAME=VALUE` options with their values as JSON has them: 12, 0.1, true, text."""
+    values: dict[str, Any] = {}
+    for name, text in name_value_pairs(ctx, param, pairs).items():
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+arch_option = click.option(
+    "--arch-option",
+    "arch_options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=arch_options,
+    help="Option of the network, such as width=64; repeatable.",
+)
 model = click.option(
     "--model",
     metavar="FILE|NAME",

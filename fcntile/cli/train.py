@@ -26,19 +26,6 @@ DEFAULTS = Settings()
 Command = Callable[..., Any]
 
 
-def arch_options(
-    ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return `NAME=VALUE` options with their values as JSON has them: 12, 0.1, true, text."""
-    values: dict[str, Any] = {}
-    for name, text in options.name_value_pairs(ctx, param, pairs).items():
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
-    return values
-
-
 def setting(flag: str, help: str, **more: Any) -> Callable[[Command], Command]:
     """Return an option for a field of `Settings`, which is None if it is not given."""
     name = flag.removeprefix("--").replace("-", "_")
@@ -64,14 +51,7 @@ def setting(flag: str, help: str, **more: Any) -> Callable[[Command], Command]:
 @setting("--val-share", "Share of the ground held out for validation; 0 for none.", type=float)
 @click.option("--recipe", type=click.Choice(list(RECIPES)), help="Settings that a paper published.")
 @click.option("--arch", metavar="NAME", help="Network.  [default: that of --init, or fcn8s-small]")
-@click.option(
-    "--arch-option",
-    "arch_options",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=arch_options,
-    help="Option of the network, such as width=64; repeatable.",
-)
+@options.arch_option
 @click.option(
     "--init", metavar="FILE|NAME", help="Model to start from; its network is the default then."
 )

@@ -87,6 +87,30 @@ def load_model(name: str | Path) -> Model:
     Raises:
         ModelError: if there is no such file, or it is not a model file of fcntile.
     """
+    path, card, weights = _read(name)
+    with torch.device("meta"):
+        net = create_model(card.arch, len(card.bands), len(card.classes), **card.arch_options)
+    try:
+        net.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights in {path} are not those of {card.arch} {card.arch_options}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+    return Model(net.float().eval().requires_grad_(False), card, _sha256(path))
+
+
+def read_card(name: str | Path) -> Card:
+    """Return the card of a model file, or of a bundled model by its name.
+
+    Raises:
+        ModelError: if there is no such file, or it is not a model file of fcntile.
+    """
+    return _read(name)[1]
+
+
+def _read(name: str | Path) -> tuple[Path, Card, dict[str, Tensor]]:
+    """Return the path of a model, its card, and its weights mapped from the file."""
     path = BUNDLED / f"{name}.safetensors" if name in bundled_models() else Path(name)
     if not path.is_file():
         raise ModelError(
@@ -101,17 +125,7 @@ def load_model(name: str | Path) -> Model:
         raise ModelError(f"{path} is not a model file (safetensors): {error}") from error
     if CARD_KEY not in metadata:
         raise ModelError(f"{path} holds weights but no fcntile card, so its bands are unknown")
-    card = Card.from_json(metadata[CARD_KEY])
-    with torch.device("meta"):
-        net = create_model(card.arch, len(card.bands), len(card.classes), **card.arch_options)
-    try:
-        net.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise ModelError(
-            f"the weights in {path} are not those of {card.arch} {card.arch_options}: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
-    return Model(net.float().eval().requires_grad_(False), card, _sha256(path))
+    return path, Card.from_json(metadata[CARD_KEY]), weights
 
 
 def _sha256(path: Path) -> str:

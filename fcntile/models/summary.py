@@ -40,7 +40,7 @@ class Layer:
         return 4 * self.shape[0] * self.shape[1] * self.shape[2]
 
 
-def layers(net: nn.Module, bands: int, height: int, width: int) -> list[Layer]:
+def layers(net: Net, bands: int, height: int, width: int) -> list[Layer]:
     """Return the layers of a net on the meta device, as a tile passes them.
 
     Args:
@@ -52,6 +52,8 @@ def layers(net: nn.Module, bands: int, height: int, width: int) -> list[Layer]:
     Raises:
         OptionError: if the net does not take that size.
     """
+    if net.size and (height, width) != (net.size, net.size):
+        raise OptionError(f"the net takes tiles of {net.size} px only, not {height} x {width}")
     found: list[Layer] = []
 
     def note(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
@@ -67,17 +69,19 @@ def layers(net: nn.Module, bands: int, height: int, width: int) -> list[Layer]:
         for name, layer in net.named_modules()
         if not any(True for _ in layer.children())
     ]
+    refusal = OptionError(
+        f"the net takes no tile of {height} x {width} px: use multiples of {net.stride}"
+    )
     try:
         with torch.no_grad():
-            net.eval()(torch.empty(1, bands, height, width, device="meta"))
+            logits = net.eval()(torch.empty(1, bands, height, width, device="meta"))
     except RuntimeError as error:
-        stride = net.stride if isinstance(net, Net) else 1
-        raise OptionError(
-            f"the net takes no tile of {height} x {width} px: use multiples of {stride}"
-        ) from error
+        raise refusal from error
     finally:
         for hook in hooks:
             hook.remove()
+    if logits.shape[-2:] != (height, width):
+        raise refusal
     return found
 
 

@@ -1,0 +1,81 @@
+"""`fcntile info`."""
+
+import json
+import re
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from fcntile.cli import options
+
+
+def height_and_width(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    """Return the numbers of HEIGHTxWIDTH; one number is both."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", value)
+    if not match:
+        raise click.BadParameter(
+            f"{value!r} is not HEIGHTxWIDTH in px, such as 512x512", ctx, param
+        )
+    return int(match[1]), int(match[2] or match[1])
+
+
+@click.command(short_help="Say what a network or model is made of.")
+@click.argument("name", metavar="NETWORK|FILE")
+@click.option(
+    "--size",
+    metavar="HEIGHTxWIDTH",
+    callback=height_and_width,
+    help="Size of the tile in px.  [default: 512x512, or that of the model]",
+)
+@click.option("--bands", type=click.IntRange(min=1), help="Of the tile.  [default: 3]")
+@click.option("--classes", type=click.IntRange(min=1), help="To tell apart.  [default: 21]")
+@options.arch_option
+@options.as_json
+def info(
+    name: str,
+    size: tuple[int, int] | None,
+    bands: int | None,
+    classes: int | None,
+    arch_options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Show every layer's output, weights and operations for a tile of any size.
+
+    Nothing is computed and no weight is allocated. A model file or bundled model brings its own
+    bands, classes and options.
+
+    \b
+    Examples:
+      fcntile info fcn8s
+      fcntile info fc-densenet103 --size 360x480 --bands 4 --classes 11
+      fcntile info roofs.safetensors
+    """
+    from fcntile.info import info
+
+    found = info(name, size=size, bands=bands, classes=classes, arch_options=arch_options)
+    if as_json:
+        json.dump(asdict(found), sys.stdout)
+        sys.stdout.write("\n")
+        return
+    height, width = found.size
+    click.echo(f"{found.name}: {found.bands} x {height} x {width} px in\n")
+    form = "{:<34.34}{:<22.22}{:>19}{:>13}{:>9}{:>9}"
+    click.echo(form.format("layer", "kind", "output", "parameters", "GMAC", "MB"))
+    for layer in found.layers:
+        shape = " x ".join(map(str, layer.shape))
+        gmac = f"{layer.macs / 1e9:.2f}" if layer.macs else ""
+        weights = f"{layer.parameters:,}" if layer.parameters else ""
+        cells = layer.name, layer.kind, shape, weights, gmac, f"{layer.bytes / 1e6:.1f}"
+        click.echo(form.format(*cells))
+    halo = "none: no tiles agree" if found.halo is None else f"{found.halo} px"
+    click.echo(
+        f"\n{found.parameters:,} parameters ({found.parameters * 4 / 1e6:,.1f} MB), "
+        f"{found.gmac:,.2f} GMAC a tile, largest map {found.largest_map_mb:,.1f} MB\n"
+        f"stride {found.stride} px, receptive field {found.receptive_field} px, halo {halo}"
+    )
