@@ -62,15 +62,15 @@ lint: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/cog --check docs/cli-reference.md
+	$(BIN)/cog --check docs/cli-reference.md docs/models.md
 
 format: install-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The command line's help, into docs/cli-reference.md.
+# The command line's help and the table of networks, into the docs.
 reference: install-dev
-	$(BIN)/cog -r docs/cli-reference.md
+	$(BIN)/cog -r docs/cli-reference.md docs/models.md
 
 docs: install-dev
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
