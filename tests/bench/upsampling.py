@@ -27,7 +27,7 @@ NETS = {
     "fcn8s-small": ((), "upsampling", tuple(k for k in UPSAMPLINGS if k != "zero-fill")),
 }
 SEEDS = (0, 1, 2)
-TRAINING = "--steps 400 --window 128 --batch-size 16 --loss ce+0.5*dice --scale 1.5 --val-share 0"
+TRAINING = "--steps 400 --window 128 --batch-size 8 --loss ce+0.5*dice --scale 1.5 --val-share 0"
 TOLERANCE = 3  # px of the boundary F1
 TILE, ROUNDS = 512, 15
 
