@@ -5,7 +5,7 @@ The path of a pixel, and the file of each step (`predict.py` puts them in a row)
     raster/reader.py       from disk, in rows of tiles; pixels without data are known
     inference/tiling.py    which tile of the regular grid holds it
     inference/engine.py    with its batch to the device, normalised there, through the net
-    models/fcn.py          the nets; models/registry.py knows them by name
+    models/                the nets, one file per family; models/registry.py knows them by name
     inference/blend.py     its logits meet those of the neighbouring tiles; the best class stays
     raster/writer.py       into the mask, a Cloud-Optimized GeoTIFF
 
