@@ -33,6 +33,7 @@ class DeconvNet(Net):
         classes: channels of the output.
         unpooling: "switches" (the paper's), or one of `UPSAMPLINGS`.
         middle: "valid", or "same" if fc6 keeps the size of the map.
+        blocks: of VGG16 and their mirror images; fewer than all five see less ground around.
         width: channels of the first block; 64 in the paper. Every other block scales.
         head: channels of fc6 and fc7; 4096 in the paper.
         batch_norm: normalise after every layer but the scores, as in the paper.
@@ -49,6 +50,7 @@ class DeconvNet(Net):
         *,
         unpooling: str = "switches",
         middle: str = "valid",
+        blocks: int = 5,
         width: int = 64,
         head: int = 4096,
         batch_norm: bool = True,
@@ -57,9 +59,12 @@ class DeconvNet(Net):
         super().__init__()
         if middle not in ("valid", "same"):
             raise ValueError(f"middle {middle!r} is neither valid nor same")
+        if not 1 <= blocks <= 5:
+            raise ValueError(f"{blocks} blocks: wanted is 1 to 5")
+        self._blocks = range(1, blocks + 1)
         self._has_switches = unpooling == "switches"
         channels = [bands, *(width * factor for factor in WIDTHS)]
-        for n in range(1, 6):
+        for n in self._blocks:
             block = vgg_block(
                 n, channels[n - 1], channels[n], batch_norm=batch_norm, bias=True, pool=None
             )
@@ -70,17 +75,17 @@ class DeconvNet(Net):
         wide: dict[str, Any] = {"batch_norm": batch_norm, "bias": True}
         if is_valid:
             wide["padding"] = 0
-        self.fc6 = conv_relu("6", 7, channels[5], head, **wide)
+        self.fc6 = conv_relu("6", 7, channels[blocks], head, **wide)
         self.fc7 = conv_relu("7", 1, head, head, **wide)
-        self.fc6_deconv = conv_relu("6", 7, head, channels[5], transposed=True, **wide)
+        self.fc6_deconv = conv_relu("6", 7, head, channels[blocks], transposed=True, **wide)
         self.dropout = nn.Dropout(dropout)
-        inputs = channels[5]
-        for n, factors in DECODER.items():
+        inputs = channels[blocks]
+        for n in reversed(self._blocks):
             unpool = (
                 SwitchUnpooling() if self._has_switches else make_upsampling(unpooling, inputs, 2)
             )
             self.add_module(f"unpool{n}", unpool)
-            outputs = [width * factor for factor in factors]
+            outputs = [width * factor for factor in DECODER[n]]
             self.add_module(f"deblock{n}", deconv_block(n, inputs, outputs, batch_norm))
             inputs = outputs[-1]
         self.score = nn.Conv2d(inputs, classes, 1)
@@ -90,7 +95,7 @@ class DeconvNet(Net):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of the size of `x`."""
         switches = {}
-        for n in range(1, 6):
+        for n in self._blocks:
             x = self.get_submodule(f"block{n}")(x)
             if self._has_switches:
                 x, switches[n] = self.pool(x)
@@ -99,7 +104,7 @@ class DeconvNet(Net):
         pooled = x
         x = self.dropout(self.fc7(self.dropout(self.fc6(self.complete(pooled)))))
         x = self.crop(self.fc6_deconv(x), pooled)
-        for n in range(5, 0, -1):
+        for n in reversed(self._blocks):
             unpool = self.get_submodule(f"unpool{n}")
             x = unpool(x, switches[n]) if self._has_switches else unpool(x)
             x = self.get_submodule(f"deblock{n}")(x)

@@ -23,10 +23,15 @@ def mirror_vgg(bands: int, classes: int, **options: Any) -> DeconvNet:
 
     fc6 moves over the map instead of seeing it whole, so tiles of every size have the same weights;
     the decoder has ReLUs and batch norms, so its depth counts; scores are linear, so a class can
-    have evidence against it.
+    have evidence against it; kernels start as He et al. have them (arXiv 1502.01852).
     """
     mended = {"unpooling": "repeat", "middle": "same", "dropout": 0.5}
-    return DeconvNet(bands, classes, **{**mended, **options})
+    net = DeconvNet(bands, classes, **{**mended, **options})
+    # bilinear kernels, which have no bias, stay
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None:
+            nn.init.kaiming_normal_(layer.weight)
+    return net
 
 
 class MirrorVGGThread(Net):

@@ -23,11 +23,16 @@ from fcntile.models.layers import fold_batch_norm
 from fcntile.models.upsampling import UPSAMPLINGS
 
 NETS = {
-    "deconvnet": (("width=8", "head=64"), "unpooling", ("switches", *UPSAMPLINGS)),
+    "mirror-vgg": (
+        ("blocks=3", "width=12", "head=64", "dropout=0"),
+        "unpooling",
+        ("switches", *UPSAMPLINGS),
+    ),
     "fcn8s-small": ((), "upsampling", tuple(k for k in UPSAMPLINGS if k != "zero-fill")),
 }
 SEEDS = (0, 1, 2)
-TRAINING = "--steps 400 --window 128 --batch-size 8 --loss ce+0.5*dice --scale 1.5 --val-share 0"
+TRAINING = "--steps 300 --warmup 30 --window 128 --batch-size 8 --val-share 0"
+LOSS = "--loss ce+0.5*dice --scale 1.5"
 TOLERANCE = 3  # px of the boundary F1
 TILE, ROUNDS = 512, 15
 
@@ -49,7 +54,17 @@ def score(data, work, net, kind, seed):
         model = work / f"{stem}.safetensors"
         fcntile(
             *("train", data / "train", f"{data}/train/*_label.tif", "-o", model, "--overwrite"),
-            *("--arch", net, *arch, *TRAINING.split(), "--seed", seed, "--threads", 1),
+            *(
+                "--arch",
+                net,
+                *arch,
+                *TRAINING.split(),
+                *LOSS.split(),
+                "--seed",
+                seed,
+                "--threads",
+                1,
+            ),
         )
         matrix, boundary = torch.zeros(2, 2, dtype=torch.long), []
         for labels in sorted((data / "test").glob("*_label.tif")):
