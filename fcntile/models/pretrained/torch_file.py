@@ -1,6 +1,7 @@
 """Weights that torch wrote: a state dict in a `.pth` file, or in a safetensors file."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ def read_torch(path: Path) -> Arrays:
         ModelError: if the file holds anything else, or is damaged.
     """
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that torch did not write
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split()).split(". ")[0][:200]
         raise ModelError(

@@ -21,7 +21,7 @@ def weights():
 def image():
     """Return (64, 96, 3) uint8, red, green, blue, of different levels."""
     rng = np.random.default_rng(0)
-    return (rng.integers(0, 120, (64, 96, 3)) + [0, 60, 130]).astype(np.uint8)
+    return (rng.integers(0, 120, (64, 96, 3)) + np.array([0, 60, 130])).astype(np.uint8)
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from vgg import (
     BGR_MEAN,
     CAFFE_BGR_MEAN,
     NAMES,
-    bgr,
     pools,
     save_caffemodel,
     sequential,
