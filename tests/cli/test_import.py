@@ -130,30 +130,53 @@ def test_a_mistake_is_a_sentence_and_an_exit_code(caffe_fcn, tmp_path):
     assert output.read_text() == "precious"
 
 
-def test_training_starts_from_the_weights_of_torchvision(make_raster, noise, tmp_path):
+def train(tmp_path, make_raster, noise, *args):
+    """Train two steps from a file as torchvision writes it; return the process and the weights."""
     weights = random_vgg()
     state = {f"features.{name}": w for name, w in sequential(weights).state_dict().items()}
     torch.save(state, tmp_path / "vgg16.pth")
     image = make_raster(noise(3, 128, 128), colorinterp=RGB)
     labels = make_raster(noise(1, 128, 128) // 128, "labels.tif")
-    model = tmp_path / "m.safetensors"
-    start = ["-v", "train", image, labels, "-o", model, "--init-weights", tmp_path / "vgg16.pth"]
+    start = ["--init-weights", tmp_path / "vgg16.pth", "-o", tmp_path / "m.safetensors"]
     size = ["--arch-option", "head=16", "--window", 64, "--batch-size", 1, "--steps", 2]
-    run = fcntile(*start, *size, "--val-share", 0, "--device", "cpu", "--threads", 1)
+    plain = ["--val-share", 0, "--device", "cpu", "--threads", 1]
+    return fcntile("-v", "train", image, labels, *start, *size, *plain, *args), weights
+
+
+def assert_hardly_changed(model, weights, *names):
+    trained = load_file(model)
+    for name in names:
+        found = trained[f"block{name[0]}.{name}.conv{name}.weight"]
+        assert not torch.equal(found, weights[f"conv{name}.weight"])  # two small updates
+        torch.testing.assert_close(found, weights[f"conv{name}.weight"], atol=1e-3, rtol=0)
+
+
+def test_training_starts_from_foreign_weights(make_raster, noise, tmp_path):
+    options = ["--arch-option", "width=64", "--arch-option", "batch_norm=false"]
+    run, weights = train(tmp_path, make_raster, noise, "--arch", "fcn2s_small", *options)
+    assert run.returncode == 0, run.stderr
+    assert "left at chance: conv6, conv7, score_fr, score_pool1" in run.stderr
+    card = load_model(tmp_path / "m.safetensors").card
+    assert [band.mean / 255 for band in card.bands] == pytest.approx([0.485, 0.456, 0.406])
+    assert [band.std / 255 for band in card.bands] == pytest.approx([0.229, 0.224, 0.225])
+    assert_hardly_changed(tmp_path / "m.safetensors", weights, "1_1", "2_2")
+    config = json.loads((tmp_path / "m.run" / "config.json").read_text())
+    assert config["init_weights"] == str(tmp_path / "vgg16.pth")
+
+
+def test_a_start_that_cannot_be_is_refused(make_raster, noise, tmp_path):
+    run, _ = train(tmp_path, make_raster, noise, "--arch", "fcn8s_small")
+    assert_refused(run, 4, "has 64 filters in conv1_1, the net has 12", "width=64")
+    run, _ = train(tmp_path, make_raster, noise, "--init", "buildings")
+    assert_refused(run, 2, "either --init or --init-weights")
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_the_net_for_foreign_weights_is_fcn8s(make_raster, noise, tmp_path):
+    run, weights = train(tmp_path, make_raster, noise)
     assert run.returncode == 0, run.stderr
     assert "the network is fcn8s" in run.stderr
     assert "left at chance: conv6, conv7, score_fr, score_pool4, score_pool3" in run.stderr
-    card = load_model(model).card
-    assert [band.mean / 255 for band in card.bands] == pytest.approx([0.485, 0.456, 0.406])
-    assert [band.std / 255 for band in card.bands] == pytest.approx([0.229, 0.224, 0.225])
-    trained = load_file(model)
-    for block, name in ((1, "1_1"), (5, "5_3")):
-        found = trained[f"block{block}.{name}.conv{name}.weight"]
-        assert not torch.equal(found, weights[f"conv{name}.weight"])  # two small updates
-        torch.testing.assert_close(found, weights[f"conv{name}.weight"], atol=1e-3, rtol=0)
-    config = json.loads((tmp_path / "m.run" / "config.json").read_text())
-    assert config["init_weights"] == str(tmp_path / "vgg16.pth")
-    run = fcntile(*start, *size, "--arch", "fcn8s_small", "--overwrite")
-    assert_refused(run, 4, "has 64 filters in conv1_1, the net has 12", "width=64")
-    run = fcntile(*start, "--init", "buildings", "--overwrite")
-    assert_refused(run, 2, "either --init or --init-weights")
+    assert load_model(tmp_path / "m.safetensors").card.arch == "fcn8s"
+    assert_hardly_changed(tmp_path / "m.safetensors", weights, "1_1", "5_3")
