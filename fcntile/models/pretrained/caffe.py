@@ -17,6 +17,7 @@ from fcntile.errors import ModelError
 from fcntile.models.pretrained.arrays import Arrays
 
 KINDS = ("weight", "bias")
+LARGEST = 2**31 - 1  # bytes that a protocol buffer may have
 OLD_SHAPE = ("num", "channels", "height", "width")
 # message -> field -> (number, type, is repeated)
 MESSAGES: dict[str, dict[str, tuple[int, str, bool]]] = {
@@ -55,6 +56,8 @@ def read_caffe(path: Path) -> Arrays:
     unknown = (
         f"{path} is no file of weights that fcntile knows (Keras, numpy, MATLAB, torch, Caffe)"
     )
+    if path.stat().st_size > LARGEST:
+        raise ModelError(unknown)
     try:
         net = _net_message()()
         net.ParseFromString(path.read_bytes())

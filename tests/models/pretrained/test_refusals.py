@@ -55,6 +55,9 @@ def test_other_files_are_named_for_what_they_are(tmp_path, make_raster, noise):
     refused(write(tmp_path / "empty", b""), "no file of weights that fcntile knows")
     refused(write(tmp_path / "text.pth", b"<!DOCTYPE html><html>"), "no file of weights")
     refused(make_raster(noise(3, 8, 8)), "no file of weights")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 40)  # and is not read
+    refused(tmp_path / "huge", "no file of weights")
     mat = b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(500)
     refused(write(tmp_path / "new.mat", mat), r"save it again .*'-v7'")
     refused(write(tmp_path / "bad.mat", b"MATLAB 5.0 MAT-file" + bytes(20)), "cannot read")

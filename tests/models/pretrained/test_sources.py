@@ -265,9 +265,11 @@ def test_a_caffemodel_gives_the_maps_of_opencv(
 ):
     path = tmp_path / "vgg.caffemodel"
     layers = {n: [weights[f"{n}.weight"], weights[f"{n}.bias"]] for n in NAMES}
+    layers["fc6"] = [torch.rand(8, 25088), torch.rand(8)]
     save_caffemodel(path, layers, is_old=is_old)
     given = read_pretrained(path)
     assert given.source == "VGG16 of Caffe"
+    assert torch.equal(given.weights["conv6.weight"].flatten(1), layers["fc6"][0])
     x = bgr_input(image, CAFFE_BGR_MEAN)
     ours = our_pools(given)
     assert_same_maps(ours, pools(weights, x))
