@@ -10,6 +10,7 @@ The path of a pixel, and the file of each step (`predict.py` puts them in a row)
     raster/writer.py       into the mask, a Cloud-Optimized GeoTIFF
 
 `train.py` makes the model from rasters and labels (`training/`), `evaluate.py` scores the mask.
+`importer.py` makes the model of other frameworks' weights (`models/pretrained/`).
 The command line (`cli/`) is a roof over the verbs; `docs/concepts.md` has the words.
 """
 

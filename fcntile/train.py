@@ -13,7 +13,8 @@ import fcntile
 from fcntile.errors import OptionError, OutputError
 from fcntile.inference.devices import Plan, available_cpus, choose_device, make_plan, peak_rss
 from fcntile.models.card import Card, ModelClass
-from fcntile.models.model_file import Model, load_model
+from fcntile.models.model_file import Model
+from fcntile.models.pretrained import Pretrained
 from fcntile.raster.writer import check_output
 from fcntile.training.augment import Augmentation
 from fcntile.training.distributed import Group, join_group
@@ -24,7 +25,7 @@ from fcntile.training.recipes import Settings
 from fcntile.training.run_folder import RunFolder
 from fcntile.training.session import Session
 from fcntile.training.signals import caught_signals
-from fcntile.training.start import make_net, normalisation, suited
+from fcntile.training.start import Start, choose_start, make_net, normalisation, suited
 from fcntile.training.trainer import Trainer, class_weights
 from fcntile.training.validation import Validation
 
@@ -84,6 +85,7 @@ def train(
     bidx: Sequence[int] | None = None,
     val: Sequence[str] = (),
     init: str | None = None,
+    init_weights: str | None = None,
     run: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
@@ -110,6 +112,7 @@ def train(
         bidx: bands for the net's channels, from 1; by default every band but alpha.
         val: rasters to validate on, instead of ground held out of `images`.
         init: model file, or name of a bundled model, to start from.
+        init_weights: file of another framework's weights to start from (docs/weights.md).
         run: folder of the run; by default beside the output.
         resume: go on from the last checkpoint in it.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -135,7 +138,7 @@ def train(
         _check_paths(output, run, [*images, labels, *val], overwrite=overwrite)
     with join_group(choose_device(device).type == "cpu") as group:
         plan = _plan(device, settings, threads, group)
-        start = load_model(init) if init is not None else None
+        start = choose_start(init, init_weights)
         settings = _with_arch(settings, start)
         ground = prepare(
             images,
@@ -178,7 +181,7 @@ def train(
             return preview(run, trainer, windows, ground)
         with closing(RunFolder(run)) as folder:
             session = Session(folder, trainer, windows, held_out, ground.dataset, progress)
-            config = _config(ground, settings, init)
+            config = _config(ground, settings, init, init_weights)
             session.open(config, ground.split.windows(), resume=resume, overwrite=overwrite)
             with caught_signals() as signals:
                 session.run(signals)
@@ -215,20 +218,23 @@ def _plan(device: str, settings: Settings, threads: int | None, group: Group) ->
     return make_plan(device, settings.precision, settings.batch_size, threads)
 
 
-def _with_arch(settings: Settings, start: Model | None) -> Settings:
+def _with_arch(settings: Settings, start: Start) -> Settings:
     """Return settings that name a network: the one asked for, else that of the start."""
     if settings.arch is not None:
         return settings
     if start is None:
         return replace(settings, arch=DEFAULT_ARCH)
-    arch_options = {**start.card.arch_options, **settings.arch_options}
-    return replace(settings, arch=start.card.arch, arch_options=arch_options)
+    if isinstance(start, Pretrained):
+        log.info("the network is %s, which the weights are for: no --arch was given", start.arch)
+    known = start if isinstance(start, Pretrained) else start.card
+    arch_options = {**known.arch_options, **settings.arch_options}
+    return replace(settings, arch=known.arch, arch_options=arch_options)
 
 
 def _card(
     ground: Ground,
     settings: Settings,
-    start: Model | None,
+    start: Start,
     name: str,
     licence: str,
     attribution: str,
@@ -242,7 +248,11 @@ def _card(
         arch=settings.arch or DEFAULT_ARCH,
         arch_options=dict(settings.arch_options),
         bands=normalisation(
-            bands.names, bands.dtype, ground.mean, ground.std, start.card if start else None
+            bands.names,
+            bands.dtype,
+            ground.mean,
+            ground.std,
+            start.card if isinstance(start, Model) else start,
         ),
         dtype=bands.dtype,
         scale=bands.scale,
@@ -255,12 +265,15 @@ def _card(
     )
 
 
-def _config(ground: Ground, settings: Settings, init: str | None) -> dict[str, Any]:
+def _config(
+    ground: Ground, settings: Settings, init: str | None, init_weights: str | None
+) -> dict[str, Any]:
     """Return all that decides what a run does."""
     return {
         "fcntile": fcntile.__version__,
         "settings": asdict(settings),
         "init": init,
+        "init_weights": init_weights,
         "pairs": [asdict(pair) for pair in ground.dataset.pairs],
         "bands": asdict(ground.dataset.bands),
         "classes": [asdict(c) for c in ground.classes],

@@ -11,6 +11,7 @@ import click
 
 from fcntile import __version__
 from fcntile.cli.evaluate import evaluate
+from fcntile.cli.import_ import import_
 from fcntile.cli.info import info
 from fcntile.cli.models import models
 from fcntile.cli.predict import predict
@@ -63,5 +64,6 @@ def main(verbose: int, quiet: int) -> None:
 main.add_command(train)
 main.add_command(predict)
 main.add_command(evaluate)
+main.add_command(import_)
 main.add_command(models)
 main.add_command(info)

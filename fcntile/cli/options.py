@@ -119,6 +119,12 @@ creation_options = click.option(
     callback=name_value_pairs,
     help="GDAL creation option of the output format; repeatable.",
 )
+licence = click.option(
+    "--licence", default="", metavar="TEXT", help="Licence of the model, for its card."
+)
+attribution = click.option(
+    "--attribution", default="", metavar="TEXT", help="Whom to name, for its card."
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on stdout.")
 progress = click.option(

@@ -55,6 +55,12 @@ def setting(flag: str, help: str, **more: Any) -> Callable[[Command], Command]:
 @click.option(
     "--init", metavar="FILE|NAME", help="Model to start from; its network is the default then."
 )
+@click.option(
+    "--init-weights",
+    metavar="FILE",
+    help="Weights of VGG16, an FCN or ResNet-50 to start from, as Keras, torch, Caffe, MatConvNet "
+    "or numpy has them; the default network is fcn8s then.",
+)
 @setting("--steps", "Updates of the weights.", type=click.IntRange(min=1))
 @setting("--window", "Side of a training window in px.", type=click.IntRange(min=1))
 @setting("--batch-size", "Windows per forward pass, of all processes.", type=click.IntRange(min=1))
@@ -85,8 +91,8 @@ def setting(flag: str, help: str, **more: Any) -> Callable[[Command], Command]:
 @options.precision
 @options.threads
 @setting("--seed", "Seed of everything random.", type=click.IntRange(min=0))
-@click.option("--licence", default="", metavar="TEXT", help="Licence of the model, for its card.")
-@click.option("--attribution", default="", metavar="TEXT", help="Whom to name, for its card.")
+@options.licence
+@options.attribution
 @click.option("--dry-run", is_flag=True, help="Show what would be trained on, and stop.")
 @options.overwrite
 @options.as_json

@@ -1,31 +1,53 @@
-"""Where a net starts from: chance, or the weights of another model."""
+"""Where a net starts from: chance, another model, or weights of another framework."""
 
 import logging
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from fcntile.errors import OptionError
 from fcntile.inference.tiling import overlap_px
 from fcntile.models.card import Band, Card
-from fcntile.models.model_file import Model
+from fcntile.models.model_file import Model, load_model
+from fcntile.models.pretrained import Pretrained, load_into, read_pretrained
+from fcntile.models.pretrained.apply import filters_for
+from fcntile.models.pretrained.description import COLOURS
 from fcntile.models.registry import Net, create_model
 from fcntile.training.recipes import Settings
 
 log = logging.getLogger(__name__)
 
+Start = Model | Pretrained | None  # None is chance
 
-def make_net(card: Card, settings: Settings, start: Model | None) -> Net:
+
+def choose_start(init: str | None, init_weights: str | None) -> Start:
+    """Return what a net starts from.
+
+    Args:
+        init: model file, or name of a bundled model.
+        init_weights: file of another framework's weights.
+
+    Raises:
+        OptionError: if there are both.
+        ModelError: if a file is not what it should be.
+    """
+    if init is not None and init_weights is not None:
+        raise OptionError("a net starts from one thing: give either --init or --init-weights")
+    if init_weights is not None:
+        return read_pretrained(init_weights)
+    return load_model(init) if init is not None else None
+
+
+def make_net(card: Card, settings: Settings, start: Start) -> Net:
     """Return the net that a card describes, on the CPU, with the weights to start from.
 
     Args:
         card: of the model that comes out.
         settings: whose seed and window count.
-        start: the model to start from; None for chance.
+        start: the model or the weights to start from; None for chance.
 
     Raises:
-        ModelError: if there is no such net.
+        ModelError: if there is no such net, or weights are for another one.
         OptionError: if the window is not a multiple of its stride, or not its only size.
     """
     torch.manual_seed(settings.seed)
@@ -41,8 +63,10 @@ def make_net(card: Card, settings: Settings, start: Model | None) -> Net:
         )
     if net.limits:
         log.warning(net.limits)
-    if start is not None:
-        bands, classes = (tuple(x.name for x in xs) for xs in (card.bands, card.classes))
+    bands, classes = (tuple(x.name for x in xs) for xs in (card.bands, card.classes))
+    if isinstance(start, Pretrained):
+        load_into(net, bands, start)
+    elif start is not None:
         start_from(net, bands, classes, start)
     return net
 
@@ -76,7 +100,7 @@ def start_from(net: Net, bands: tuple[str, ...], classes: tuple[str, ...], start
     for name, weight in net.state_dict().items():
         old = given.get(name)
         if old is not None and name == first and list(bands) != old_bands:
-            old = _filters_for(old, bands, old_bands)
+            old = filters_for(old, bands, old_bands)
         if old is None or old.shape != weight.shape:
             missing.append(name)
             continue
@@ -92,19 +116,33 @@ def start_from(net: Net, bands: tuple[str, ...], classes: tuple[str, ...], start
         log.info("bands are %s, those of %s were %s", bands, start.card.name, old_bands)
 
 
-def _filters_for(old: Tensor, bands: tuple[str, ...], old_bands: list[str]) -> Tensor:
-    """Return a first layer's kernels, (channels, bands, height, width), for other bands."""
-    mean = old.mean(1)
-    return torch.stack(
-        [old[:, old_bands.index(name)] if name in old_bands else mean for name in bands], 1
-    )
-
-
 def normalisation(
-    names: tuple[str, ...], dtype: str, mean: list[float], std: list[float], start: Card | None
+    names: tuple[str, ...],
+    dtype: str,
+    mean: list[float],
+    std: list[float],
+    start: Card | Pretrained | None,
 ) -> tuple[Band, ...]:
-    """Return the bands of a card: those of the start if they are the same, else as measured."""
-    if start is not None and dtype == start.dtype and names == tuple(b.name for b in start.bands):
+    """Return the bands of a card: those of the start if they are the same, else as measured.
+
+    Weights of another framework may be used to inputs that spread further than 1: then measured
+    deviations are divided by that spread, so that the net sees numbers as large as before.
+
+    Args:
+        names: of the bands.
+        dtype: of the rasters.
+        mean: measured, in the rasters' units.
+        std: likewise.
+        start: card of the model, or the weights, that the net starts from.
+    """
+    spread = 1.0
+    if isinstance(start, Pretrained):
+        if dtype == "uint8" and sorted(names) == sorted(COLOURS):
+            log.info("mean and deviation of the bands are those of %s", start.source)
+            known = {band.name: band for band in start.bands}
+            return tuple(known[name] for name in names)
+        spread = start.spread
+    elif start is not None and dtype == start.dtype and names == tuple(b.name for b in start.bands):
         log.info("mean and deviation of the bands are those of %s", start.name)
         return start.bands
-    return tuple(Band(*values) for values in zip(names, mean, std, strict=True))
+    return tuple(Band(n, m, s / spread) for n, m, s in zip(names, mean, std, strict=True))

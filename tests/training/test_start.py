@@ -2,14 +2,17 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from nets import card
 
+from fcntile.errors import OptionError
 from fcntile.models.card import Band
 from fcntile.models.model_file import Model
+from fcntile.models.pretrained import Pretrained
 from fcntile.models.registry import create_model
-from fcntile.training.start import normalisation, start_from
+from fcntile.training.start import choose_start, normalisation, start_from
 
 RGB = ("red", "green", "blue")
 FIRST, LAST = "block1.1_1.conv1_1.weight", "score_fr.weight"
@@ -104,3 +107,39 @@ def test_normalisation_is_the_start_s_if_bands_are_the_same(names, dtype, mean):
     bands = normalisation(names, dtype, [7.0] * 3, [2.0] * 3, card("pixel"))
     assert [band.name for band in bands] == list(names)
     assert {band.mean for band in bands} == {mean}
+
+
+COLOUR_MEAN = {"red": 120.0, "green": 110.0, "blue": 100.0}
+
+
+def pretrained(spread):
+    bands = tuple(Band(name, mean, 1.0) for name, mean in COLOUR_MEAN.items())
+    return Pretrained("VGG16 of a test", {}, bands, spread)
+
+
+@pytest.mark.parametrize("names", [RGB, ("blue", "green", "red")])
+def test_colours_in_bytes_have_the_normalisation_of_foreign_weights(names):
+    bands = normalisation(names, "uint8", [7.0] * 3, [2.0] * 3, pretrained(58.0))
+    assert [(band.name, band.mean, band.std) for band in bands] == [
+        (name, COLOUR_MEAN[name], 1.0) for name in names
+    ]
+
+
+@pytest.mark.parametrize("spread", [1.0, 58.0])
+@pytest.mark.parametrize(
+    ("names", "dtype"), [(("nir", "red", "green"), "uint8"), (RGB, "uint16"), (RGB[:2], "uint8")]
+)
+def test_other_bands_spread_as_far_as_foreign_weights_are_used_to(names, dtype, spread):
+    std = [20.0, 300.0, 4.0][: len(names)]
+    values = np.random.default_rng(0).normal(500, std, (10_000, len(names)))
+    bands = normalisation(
+        names, dtype, list(values.mean(0)), list(values.std(0)), pretrained(spread)
+    )
+    normalised = [(v - band.mean) / band.std for v, band in zip(values.T, bands, strict=True)]
+    np.testing.assert_allclose(np.mean(normalised, 1), 0, atol=1e-9)
+    np.testing.assert_allclose(np.std(normalised, 1), spread)
+
+
+def test_a_net_does_not_start_from_two_things():
+    with pytest.raises(OptionError, match="give either --init or --init-weights"):
+        choose_start("buildings", "vgg16.pth")

@@ -1,0 +1,115 @@
+"""Give a net the weights of a file, by the names of layers."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fcntile.errors import ModelError
+from fcntile.models.pretrained.description import COLOURS, Pretrained
+from fcntile.models.registry import Net
+
+log = logging.getLogger(__name__)
+
+HEADS = ("conv6", "conv7", "conv8")  # of VGG16: a net may have others, or none
+
+
+def filters_for(old: Tensor, bands: Sequence[str], old_bands: Sequence[str]) -> Tensor:
+    """Return a first layer's kernels, (channels, bands, height, width), for other bands.
+
+    Each band takes its filter by name; a new band takes the mean of all filters, as the FCN authors
+    did for depth (`nyud-fcn32s-color-d/solve.py`).
+    """
+    mean = old.mean(1)
+    return torch.stack(
+        [old[:, list(old_bands).index(name)] if name in old_bands else mean for name in bands], 1
+    )
+
+
+def load_into(net: Net, bands: Sequence[str], given: Pretrained) -> list[str]:
+    """Give a new net the weights of a file, and say in the log what was taken and what was not.
+
+    Layers are matched by name: in nets on VGG16 it is the last but one part of a parameter's name,
+    in ResNets all before the last. Where a net has a batch norm and no bias, the file's bias goes
+    into the norm, whose statistics are 0 and 1 in a new net, so that the function stays.
+
+    Args:
+        net: on the CPU, as new.
+        bands: names of its input channels.
+        given: what the file holds.
+
+    Returns:
+        Names of layers that were left at chance: scores and other heads that the file does not
+        have, or has in another size.
+
+    Raises:
+        ModelError: if the net is not on the file's network, or is of another width.
+    """
+    is_vgg = "conv1_1.weight" in given.weights
+    first = "conv1_1" if is_vgg else "conv1"
+    layers = _layers(net, is_vgg)
+    if first not in layers:
+        raise ModelError(
+            f"the net has no layer {first} for the weights of {given.source}: choose another with "
+            f"--arch, such as {given.arch}"
+        )
+    weights = dict(given.weights)
+    weights[f"{first}.weight"] = filters_for(weights[f"{first}.weight"], bands, COLOURS)
+    taken, chance = [], []
+    for layer, tensors in layers.items():
+        values = {kind: weights.get(f"{layer}.{kind}") for kind in tensors}
+        if all(v is not None and v.shape == tensors[kind].shape for kind, v in values.items()):
+            for kind, tensor in tensors.items():
+                tensor.copy_(weights[f"{layer}.{kind}"])
+            taken.append(layer)
+        elif any(f"{layer}.{kind}" in weights for kind in tensors) and not _is_head(layer):
+            raise _misfit(layer, tensors, values, given)
+        else:
+            chance.append(layer)
+    log.info(
+        "from %s: %d layers, %s to %s, for the bands %s (those but red, green, blue with the mean "
+        "of their filters); left at chance: %s",
+        *(given.source, len(taken), taken[0], taken[-1]),
+        *(", ".join(bands), ", ".join(chance) or "nothing"),
+    )
+    return chance
+
+
+def _layers(net: Net, is_vgg: bool) -> dict[str, dict[str, Tensor]]:
+    """Return the net's tensors by the neutral name of their layer, then by kind."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    fixed = {name for name, p in net.named_parameters() if not p.requires_grad}
+    for name, tensor in net.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        if name in fixed or kind == "num_batches_tracked":
+            continue
+        if is_vgg:
+            layer = layer.rpartition(".")[2]
+            if layer.startswith("bn"):
+                if kind != "bias":
+                    continue  # as new: it changes nothing
+                layer = f"conv{layer[2:]}"
+        layers.setdefault(layer, {})[kind] = tensor
+    return layers
+
+
+def _is_head(layer: str) -> bool:
+    return layer in HEADS or layer.startswith("score")
+
+
+def _misfit(
+    layer: str,
+    tensors: Mapping[str, Tensor],
+    values: Mapping[str, Tensor | None],
+    given: Pretrained,
+) -> ModelError:
+    """Return what to say of a layer that has another shape than in the file."""
+    if missing := [kind for kind, value in values.items() if value is None]:
+        return ModelError(
+            f"{given.source} has no {layer}.{missing[0]}, the net has one: use the options of the "
+            f"file's network, {given.arch} {given.arch_options or ''}".rstrip()
+        )
+    has, wanted = (len(t["weight"]) for t in (values, tensors))  # type: ignore[arg-type]
+    hint = f": use --arch-option width={has}" if layer == "conv1_1" else ""
+    return ModelError(f"{given.source} has {has} filters in {layer}, the net has {wanted}{hint}")

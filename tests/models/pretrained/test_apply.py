@@ -1,0 +1,218 @@
+"""Weights go where their names say, and nowhere else."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from vgg import bgr, random_head
+
+from fcntile.errors import ModelError
+from fcntile.models.pretrained import load_into, read_pretrained
+from fcntile.models.pretrained.complete import complete_model
+from fcntile.models.registry import Net, create_model
+
+RGB = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def given(weights, tmp_path_factory):
+    path = tmp_path_factory.mktemp("given") / "fcn8s.pth"
+    torch.save({**bgr(weights), **random_head(2, 2)}, path)
+    return read_pretrained(path)
+
+
+def test_every_layer_is_taken_by_name(given, weights, caplog):
+    net = create_model("fcn8s", 3, 2, head=16)
+    upscore = net.upscore.weight.clone()
+    with caplog.at_level(logging.INFO):
+        assert load_into(net, RGB, given) == []
+    for name, p in net.named_parameters():
+        layer, kind = name.split(".")[-2:]
+        if layer in ("conv6", "conv7"):
+            assert torch.equal(p, given.weights[f"{layer}.{kind}"]), name
+        elif layer.startswith("conv"):
+            assert torch.equal(p, weights[f"{layer}.{kind}"]), name
+    assert torch.equal(net.score_pool3.weight, given.weights["score_pool3.weight"])
+    assert torch.equal(net.upscore.weight, upscore)
+    assert "18 layers, conv1_1 to score_pool3, " in caplog.text
+    assert "left at chance: nothing" in caplog.text
+
+
+def test_other_heads_and_classes_stay_at_chance_and_are_named(given, caplog):
+    torch.manual_seed(0)
+    before = create_model("fcn8s", 3, 5, head=12)
+    torch.manual_seed(0)
+    net = create_model("fcn8s", 3, 5, head=12)
+    with caplog.at_level(logging.INFO):
+        left = load_into(net, RGB, given)
+    assert left == ["conv6", "conv7", "score_fr", "score_pool4", "score_pool3"]
+    assert f"left at chance: {', '.join(left)}" in caplog.text
+    for name, p in net.named_parameters():
+        assert torch.equal(p, before.get_parameter(name)) == (not name.startswith("block"))
+
+
+def test_fewer_blocks_take_what_they_have(given):
+    net = create_model("fcn2s_small", 3, 2, width=64, batch_norm=False, head=16)
+    assert load_into(net, RGB, given) == ["conv6", "score_pool1"]
+    assert torch.equal(
+        net.get_parameter("block2.2_2.conv2_2.weight"), given.weights["conv2_2.weight"]
+    )
+
+
+def test_a_batch_norm_takes_the_bias_and_changes_nothing(given):
+    torch.manual_seed(0)
+    nets = [create_model("fcn8s", 3, 2, head=16, batch_norm=b).eval() for b in (False, True)]
+    for net in nets:
+        assert load_into(net, RGB, given) == []
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        plain, normed = (net(x) for net in nets)
+    assert (plain - normed).abs().max() <= 1e-3 * plain.abs().max()  # eps of 16 norms: 5e-6 each
+    assert not nets[1].block1[0].conv1_1.bias
+
+
+def test_bands_are_matched_by_name(given):
+    net = create_model("fcn8s", 4, 2, head=16)
+    load_into(net, ("nir", "blue", "red", "green"), given)
+    first, known = net.get_parameter("block1.1_1.conv1_1.weight"), given.weights["conv1_1.weight"]
+    for channel, band in ((1, 2), (2, 0), (3, 1)):
+        assert torch.equal(first[:, channel], known[:, band])
+    torch.testing.assert_close(first[:, 0], known.mean(1))
+
+
+@pytest.mark.parametrize(
+    ("arch", "words"),
+    [
+        ("fcn8s-small", "has 64 filters in conv1_1, the net has 12: use --arch-option width=64"),
+        ("pixel", "no layer conv1_1 .* such as fcn8s"),
+    ],
+)
+def test_another_net_is_refused(arch, words, given):
+    with pytest.raises(ModelError, match=words):
+        load_into(create_model(arch, 3, 2), RGB, given)
+
+
+# --- ResNet-50, by a stand-in in torchvision's names -------------------------------------------
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, inputs, width, is_first):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2, self.conv3 = nn.BatchNorm2d(width), nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        if is_first:
+            shortcut = nn.Conv2d(inputs, 4 * width, 1, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(4 * width))
+
+
+class ResNet(Net):
+    """The parameters of ResNet-50; `fc` as torchvision, or `score` as fcntile has it."""
+
+    def __init__(self, *, fc=False, classes=1000, blocks=(3, 4, 6, 3), bias=False):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=bias)
+        self.bn1, inputs = nn.BatchNorm2d(64), 64
+        for i, count in enumerate(blocks):
+            width = 64 << i
+            layer = nn.Sequential()
+            for n in range(count):
+                layer.append(Bottleneck(inputs, width, n == 0))
+                inputs = 4 * width
+            self.add_module(f"layer{i + 1}", layer)
+        if fc:
+            self.fc = nn.Linear(inputs, classes)
+        else:
+            self.score = nn.Conv2d(inputs, classes, 1)
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    torch.manual_seed(0)
+    state = ResNet(fc=True).state_dict()
+    for name, value in state.items():
+        if "running" in name:
+            value.uniform_(0.5, 1.5)
+    path = tmp_path_factory.mktemp("resnet") / "resnet50.pth"
+    torch.save(state, path)
+    return path, state
+
+
+def test_resnet50_has_the_weights_of_torchvision(resnet):
+    path, state = resnet
+    given = read_pretrained(path)
+    trained = [w for n, w in given.weights.items() if "running" not in n and "num_" not in n]
+    assert sum(w.numel() for w in trained) == 25_557_032  # as torchvision publishes
+    assert (given.source, given.arch, given.spread) == (
+        "ResNet-50 of torchvision",
+        "fcn-resnet50",
+        1,
+    )
+    assert given.arch_options == {"style": "torchvision"}
+    assert [b.mean / 255 for b in given.bands] == pytest.approx([0.485, 0.456, 0.406])
+    assert [b.std / 255 for b in given.bands] == pytest.approx([0.229, 0.224, 0.225])
+    net = ResNet()
+    assert load_into(net, RGB, given) == []
+    found = net.state_dict()
+    for name, value in state.items():
+        if "num_batches" not in name and not name.startswith("fc"):
+            assert torch.equal(found[name], value), name
+    features = torch.randn(2048)
+    torch.testing.assert_close(
+        found["score.weight"][:, :, 0, 0] @ features + found["score.bias"],
+        nn.functional.linear(features, state["fc.weight"], state["fc.bias"]),
+    )
+
+
+def test_a_resnet_with_other_classes_keeps_its_scores_at_chance(resnet):
+    assert load_into(ResNet(classes=4), RGB, read_pretrained(resnet[0])) == ["score"]
+
+
+def test_a_resnet_with_its_strides_elsewhere_is_refused(resnet):
+    with pytest.raises(ModelError, match=r"no conv1.bias, the net has one: .*style"):
+        load_into(ResNet(bias=True), RGB, read_pretrained(resnet[0]))
+
+
+def test_other_resnets_are_refused(tmp_path):
+    torch.save(ResNet(fc=True, blocks=(3, 4, 7, 3)).state_dict(), tmp_path / "resnet.pth")
+    with pytest.raises(ModelError, match=r"not ResNet-50"):
+        read_pretrained(tmp_path / "resnet.pth")
+
+
+def features_of(state, x):
+    """Compute ResNet-50 as torchvision does, from its state dict."""
+
+    def norm(x, name):
+        values = (state[f"{name}.{k}"] for k in ("running_mean", "running_var", "weight", "bias"))
+        return nn.functional.batch_norm(x, *values)
+
+    def layer(x, conv, bn, **more):
+        return norm(nn.functional.conv2d(x, state[f"{conv}.weight"], **more), bn)
+
+    x = layer(x, "conv1", "bn1", stride=2, padding=3).relu()
+    x = nn.functional.max_pool2d(x, 3, 2, 1)
+    for stage, count in enumerate((3, 4, 6, 3), 1):
+        for block in range(count):
+            name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            y = layer(x, f"{name}.conv1", f"{name}.bn1").relu()
+            y = layer(y, f"{name}.conv2", f"{name}.bn2", stride=stride, padding=1).relu()
+            y = layer(y, f"{name}.conv3", f"{name}.bn3")
+            if block == 0:
+                x = layer(x, f"{name}.downsample.0", f"{name}.downsample.1", stride=stride)
+            x = (x + y).relu()
+    return x
+
+
+def test_resnet50_gives_the_features_of_torchvision(resnet):
+    path, state = resnet
+    net, card = complete_model(read_pretrained(path), "imagenet")
+    assert (card.arch, card.arch_options) == ("fcn-resnet50", {"style": "torchvision"})
+    x, seen = torch.randn(1, 3, 64, 96), {}
+    net.layer4.register_forward_hook(lambda *args: seen.update(layer4=args[2]))
+    with torch.no_grad():
+        net.eval()(x)
+        expected = features_of(state, x)
+    assert expected.shape == (1, 2048, 2, 3)
+    assert (seen["layer4"] - expected).abs().max() <= 1e-4 * expected.abs().max()

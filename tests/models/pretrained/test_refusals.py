@@ -1,0 +1,106 @@
+"""What cannot be read is refused in a sentence, and nothing in a file is ever run."""
+
+import os
+import pickle
+import tarfile
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from nets import save_test_model
+from vgg import sequential
+
+from fcntile.errors import ModelError
+from fcntile.models.pretrained import read_pretrained
+
+
+class Malicious:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def refused(path, words):
+    with pytest.raises(ModelError, match=words) as caught:
+        read_pretrained(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_is_never_run(tmp_path):
+    made = tmp_path / "made"
+    np.save(tmp_path / "vgg16.npy", {"conv1_1": [Malicious(made)]}, allow_pickle=True)
+    refused(tmp_path / "vgg16.npy", "posix.mkdir, which is no array")
+    torch.save({"conv1_1.weight": Malicious(made)}, tmp_path / "vgg.pth")
+    refused(tmp_path / "vgg.pth", "should be a state dict saved by torch")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious(made)))
+    refused(tmp_path / "plain.pth", "should be a state dict saved by torch")
+    assert not made.exists()
+    np.load(tmp_path / "vgg16.npy", allow_pickle=True)  # numpy runs it: the test is a test
+    assert made.exists()
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def test_other_files_are_named_for_what_they_are(tmp_path, make_raster, noise):
+    refused(tmp_path / "missing.pth", "cannot read the weights .*No such file")
+    refused(tmp_path, "cannot read the weights .*directory")
+    refused(write(tmp_path / "empty", b""), "no file of weights that fcntile knows")
+    refused(write(tmp_path / "text.pth", b"<!DOCTYPE html><html>"), "no file of weights")
+    refused(make_raster(noise(3, 8, 8)), "no file of weights")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 40)  # and is not read
+    refused(tmp_path / "huge", "no file of weights")
+    mat = b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(500)
+    refused(write(tmp_path / "new.mat", mat), r"save it again .*'-v7'")
+    refused(write(tmp_path / "bad.mat", b"MATLAB 5.0 MAT-file" + bytes(20)), "cannot read")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    refused(tmp_path / "one.npy", "a single array")
+    np.save(tmp_path / "list.npy", np.array([{}, 3], object), allow_pickle=True)
+    refused(tmp_path / "list.npy", "no dictionary of layers")
+    np.save(tmp_path / "odd.npy", {"conv1_1": {"a": 1}}, allow_pickle=True)
+    refused(tmp_path / "odd.npy", "layer conv1_1 .* is not")
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    refused(tmp_path / "data.h5", "no weights in a layout of Keras")
+    torch.save([1, 2], tmp_path / "list.pth")
+    refused(tmp_path / "list.pth", "holds no state dict but a list")
+    torch.save({"encoder.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    refused(tmp_path / "other.pth", "neither VGG16, an FCN nor ResNet-50")
+    refused(save_test_model(tmp_path / "m.safetensors", "pixel"), "neither VGG16")
+
+
+def test_damaged_files_are_refused(weights, tmp_path):
+    torch.save(weights, tmp_path / "whole.pth")
+    content = (tmp_path / "whole.pth").read_bytes()
+    refused(write(tmp_path / "half.pth", content[: len(content) // 2]), "cannot read")
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        file["x"] = np.zeros(10_000)
+    content = (tmp_path / "whole.h5").read_bytes()
+    refused(write(tmp_path / "half.h5", content[:2000]), "cannot read")
+    with tarfile.open(tmp_path / "old.pth", "w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.add(tmp_path / "half.h5")
+    refused(tmp_path / "old.pth", "should be a state dict saved by torch")
+    nan = {**weights, "conv3_1.bias": weights["conv3_1.bias"] * torch.nan}
+    torch.save(nan, tmp_path / "nan.pth")
+    refused(tmp_path / "nan.pth", "damaged: conv3_1.bias has values that are not finite")
+
+
+def test_other_vggs_are_not_vgg16(weights, tmp_path):
+    state = {f"features.{k}": v for k, v in sequential(weights).state_dict().items()}
+    gray = {**state, "features.0.weight": state["features.0.weight"][:, :1]}
+    torch.save(gray, tmp_path / "gray.pth")
+    refused(tmp_path / "gray.pth", "another net than VGG16: .*conv1_1, the file has one of")
+    del state["features.17.weight"]  # VGG19 has its next convolution elsewhere
+    torch.save(state, tmp_path / "vgg19.pth")
+    refused(tmp_path / "vgg19.pth", "in conv4_1, the file has none")
+    dense = {**weights, "fc6.weight": torch.zeros(4, 100)}
+    torch.save(dense, tmp_path / "small.pth")
+    refused(tmp_path / "small.pth", "layer fc6 .*100 inputs are no maps of 7 x 7")
