@@ -11,6 +11,7 @@ import click
 
 from fcntile import __version__
 from fcntile.cli.evaluate import evaluate
+from fcntile.cli.inspect import inspect
 from fcntile.cli.predict import predict
 from fcntile.cli.train import train
 from fcntile.errors import FcntileError, OutOfMemoryError
@@ -61,3 +62,4 @@ def main(verbose: int, quiet: int) -> None:
 main.add_command(train)
 main.add_command(predict)
 main.add_command(evaluate)
+main.add_command(inspect)

@@ -75,8 +75,23 @@ def analyse(net: nn.Module) -> Reach:
     )
 
 
+def layer_strides(net: nn.Module) -> list[Fraction]:
+    """Return the px between two values of each layer's output, in the order of computation.
+
+    Raises:
+        NotImplementedError: if it has a layer or an operation whose intervals are not known.
+    """
+    spacing = _spacing(_Tracer().trace(net), dict(net.named_modules()))
+    return [step for node, step in spacing.items() if node.op == "call_module"]
+
+
 def _stride(graph: fx.Graph, modules: dict[str, nn.Module]) -> int:
     """Return the smallest number of px that is a whole number of steps on every grid of the net."""
+    return math.lcm(*(step.numerator for step in _spacing(graph, modules).values()))
+
+
+def _spacing(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[fx.Node, Fraction]:
+    """Return the px between two values on the grid of each step."""
     spacing: dict[fx.Node, Fraction] = {}
     for node in graph.nodes:
         spacing[node] = Fraction(1)
@@ -84,7 +99,7 @@ def _stride(graph: fx.Graph, modules: dict[str, nn.Module]) -> int:
             far = _needs(node, source, modules, (FAR, FAR))[0]
             near = _needs(node, source, modules, (0, 0))[0]
             spacing[node] = spacing[source] * Fraction(far - near, FAR)
-    return math.lcm(*(step.numerator for step in spacing.values()))
+    return spacing
 
 
 def _needs(

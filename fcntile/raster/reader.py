@@ -145,6 +145,35 @@ def read_window(
     return pixels, valid
 
 
+def read_completed(
+    raster: rasterio.DatasetReader, bands: Sequence[int], window: Window
+) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """Return the pixels of a window that may go on beyond the right and bottom rim, by reflection.
+
+    Args:
+        raster: open dataset; nobody else may read from it meanwhile.
+        bands: band numbers from 1, in the order of the net's channels.
+        window: its upper left corner is inside the raster.
+
+    Returns:
+        (height, width, bands) in the raster's dtype, and (height, width) bool: which are valid.
+
+    Raises:
+        InputError: if they cannot be read.
+    """
+    inside = window.intersection(Window(0, 0, raster.width, raster.height))
+    read, seen = read_window(raster, bands, inside)
+    rows, columns = read.shape[:2]
+    pixels = np.empty((int(window.height), int(window.width), len(bands)), read.dtype)
+    valid = np.ones(pixels.shape[:2], bool)
+    pixels[:rows, :columns] = read
+    if seen is not None:
+        valid[:rows, :columns] = seen
+    _reflect(pixels, rows, columns)
+    _reflect(valid, rows, columns)
+    return pixels, valid
+
+
 def _has_mask(raster: rasterio.DatasetReader, bands: Sequence[int]) -> bool:
     """Tell whether any pixel may be without data, by a mask or by being NaN."""
     is_float = np.dtype(raster.dtypes[bands[0] - 1]).kind == "f"
