@@ -79,27 +79,27 @@ def test_a_pixelwise_net_looks_at_one_pixel(make_model, make_raster, noise, tmp_
 
 
 def test_the_field_is_that_of_the_gradient(make_model, make_raster, noise, tmp_path):
-    """The probe net's field against gradients taken one by one, on the whole raster."""
+    """The probe net's field against gradients taken one by one, on the mirrored raster."""
     path, pixels = make_model("probe", classes=2, tile=64), noise(3, 64, 64)
     summary = inspect(path, make_raster(pixels), tmp_path / "maps.png", threads=1)
-    assert summary.field_window == (0, 0, 64, 64)
+    beyond, side = 110, 284  # 27 px of field and 256 px to spread, up to the stride of 4
+    assert summary.field_window == (-beyond, -beyond, side, side)
     net = load_model(path).net
-    x = ((torch.from_numpy(pixels).float() - 128) / 64)[None].requires_grad_()
-    rings = torch.zeros(64)
-    phases, field = range(4), net.receptive_field
-    spread = (64 - field) // 4 // 4 * 4
-    first = (64 - 4 * spread) // 2 // 4 * 4
-    for row in (first + i * spread + i for i in phases):
-        for column in (first + i * spread + i for i in phases):
-            (slope,) = torch.autograd.grad(net(x)[0, :, row, column].max(), x)
-            y, x_ = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
-            radius = torch.maximum((y - row).abs(), (x_ - column).abs())
+    padded = np.pad(pixels, ((0, 0), (beyond, beyond), (beyond, beyond)), mode="reflect")
+    x = ((torch.from_numpy(padded).float() - 128) / 64)[None].requires_grad_()
+    best, rings = net(x)[0].amax(0), torch.zeros(side)
+    places = [12 + i * 64 + i for i in range(4)]  # as far apart as there is room, in all phases
+    for row in places:
+        for column in places:
+            (slope,) = torch.autograd.grad(best[row, column], x, retain_graph=True)
+            down, right = torch.arange(side) - row, torch.arange(side) - column
+            radius = torch.maximum(down.abs()[:, None], right.abs())
             rings.index_add_(0, radius.flatten(), slope[0].abs().sum(0).flatten())
     shares = rings.cumsum(0) / rings.sum()
     for share, found in ((0.95, summary.effective_field_95), (0.99, summary.effective_field_99)):
         assert found == 2 * int((shares < share).sum()) + 1
     assert summary.recommended_overlap == min(-(-(summary.effective_field_99 - 1) // 4) * 4, 32)
-    assert summary.effective_field_95 <= summary.effective_field_99 <= field + 4
+    assert summary.effective_field_95 <= summary.effective_field_99 <= net.receptive_field + 4
 
 
 def test_a_net_of_one_size_is_shown_at_that_size(make_model, make_raster, noise, tmp_path):

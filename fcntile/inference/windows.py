@@ -7,7 +7,7 @@ from rasterio.windows import Window
 from fcntile.errors import OptionError
 from fcntile.models.registry import Net
 
-SPREAD = 256  # px around the middle in which logits are looked at, where the raster has room
+SPREAD = 256  # px around the middle in which logits are looked at
 MAX_SIDE = 1024  # px of a window in which gradients are kept
 MAX_BYTES = 4e9  # of the layers' outputs that gradients need
 
@@ -30,7 +30,8 @@ def choose_window(
     """
     if given is None:
         side = net.size or -(-tile // net.stride) * net.stride
-        return _around(height // 2, width // 2, side, side, height, width)
+        left, top = (_place(size // 2, side, size) for size in (width, height))
+        return Window(left, top, side, side)
     window = Window(*given)
     text = "--window " + ",".join(map(str, given))
     left, top, columns, rows = given
@@ -52,8 +53,8 @@ def field_window(
 ) -> Window:
     """Return the window in which to measure the receptive field, around the middle of another.
 
-    It is as large as the theoretical field, and larger where the raster is, but no larger than
-    memory allows. If the raster is smaller, it goes on beyond the right or bottom rim.
+    It is larger than the theoretical field, if memory allows. If it is also larger than the raster,
+    it goes on beyond the rim on both sides.
 
     Args:
         shown: the other window.
@@ -63,23 +64,19 @@ def field_window(
         memory: returns the bytes of all layers' outputs for a height and width.
     """
     stride = net.stride
-    field = -(-net.receptive_field // stride) * stride
-
-    def side(size: int) -> int:
-        return min(max(field, min(field + SPREAD, size) // stride * stride), MAX_SIDE)
-
-    rows, columns = (net.size, net.size) if net.size else (side(height), side(width))
-    while not net.size and memory(rows, columns) > MAX_BYTES and max(rows, columns) > stride:
-        rows, columns = (max(stride, n * 7 // 8 // stride * stride) for n in (rows, columns))
-    middle = shown.row_off + shown.height // 2, shown.col_off + shown.width // 2
-    return _around(*middle, rows, columns, height, width)
-
-
-def _around(row: int, column: int, rows: int, columns: int, height: int, width: int) -> Window:
-    """Return a window around a pixel, moved into the raster as far as it fits."""
-    top = max(0, min(row - rows // 2, height - rows))
-    left = max(0, min(column - columns // 2, width - columns))
+    side = min(-(-(net.receptive_field + SPREAD) // stride) * stride, MAX_SIDE // stride * stride)
+    rows = columns = net.size or side
+    while not net.size and memory(rows, columns) > MAX_BYTES and rows > stride:
+        rows = columns = max(stride, rows * 7 // 8 // stride * stride)
+    row, column = shown.row_off + shown.height // 2, shown.col_off + shown.width // 2
+    top = _place(row, rows, height) if rows <= height else (height - rows) // 2
+    left = _place(column, columns, width) if columns <= width else (width - columns) // 2
     return Window(left, top, columns, rows)
+
+
+def _place(middle: int, side: int, size: int) -> int:
+    """Return where a side around a pixel starts, moved into the raster as far as it fits."""
+    return max(0, min(middle - side // 2, size - side))
 
 
 def recommend_overlap(radius: int, stride: int, tile: int | None = None) -> int:

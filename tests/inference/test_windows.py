@@ -46,9 +46,9 @@ def test_a_net_of_one_size_takes_no_other():
 @pytest.mark.parametrize(
     ("height", "width", "expected"),
     [
-        (5000, 5000, Window(2132, 2132, 736, 736)),  # 480 of the field, 256 to spread
-        (600, 5000, Window(2132, 12, 736, 576)),
-        (100, 100, Window(0, 0, 480, 480)),  # the field, by reflection
+        (5000, 5000, Window(2132, 2132, 736, 736)),  # 468 of the field, 256 to spread
+        (600, 5000, Window(2132, -68, 736, 736)),  # by reflection above and below
+        (100, 736, Window(0, -318, 736, 736)),
     ],
 )
 def test_the_field_is_measured_where_it_has_room(height, width, expected):

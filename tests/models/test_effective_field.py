@@ -124,7 +124,7 @@ def test_places_have_every_phase_and_leave_room_for_their_fields(size, stride, r
     assert {row % stride for row in rows} == {i * stride // 4 for i in range(4)}
     assert min(rows) >= 0
     assert max(rows) < size
-    margin = (max(size - receptive_field, 0) + stride) / 2
+    margin = (max(size - receptive_field, size // 4) + stride) / 2
     assert abs(rows[0] - size / 2) <= margin
     assert abs(rows[-1] - size / 2) <= margin + stride
 

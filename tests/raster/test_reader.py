@@ -119,17 +119,17 @@ def test_the_block_cache_is_bounded_unless_the_user_sets_it(make_raster, noise, 
         assert "GDAL_CACHEMAX" not in rasterio.env.getenv()
 
 
-@pytest.mark.parametrize("window", [(3, 2, 5, 4), (3, 2, 30, 40), (0, 0, 9, 8), (8, 0, 4, 8)])
+@pytest.mark.parametrize(
+    "window", [(3, 2, 5, 4), (3, 2, 30, 40), (0, 0, 9, 8), (8, 0, 4, 8), (-12, -3, 24, 9)]
+)
 def test_a_window_goes_on_beyond_the_rim_by_reflection(make_raster, noise, window):
     pixels = np.maximum(noise(2, 8, 9), 1)
     pixels[:, 5] = 0
     left, top, width, height = window
     with open_raster(make_raster(pixels, nodata=0)) as raster:
         made, valid = read_completed(raster, [2, 1], Window(*window))
-    inside = pixels[::-1, top : top + height, left : left + width]
-    beyond = (0, height - inside.shape[1]), (0, width - inside.shape[2])
-    # a single column has nothing to mirror but itself
-    mode = "edge" if inside.shape[2] == 1 else "reflect"
-    expected = np.pad(inside, ((0, 0), *beyond), mode=mode)
+    far = 60
+    padded = np.pad(pixels[::-1], ((0, 0), (far, far), (far, far)), mode="reflect")
+    expected = padded[:, far + top :, far + left :][:, :height, :width]
     assert np.array_equal(made.transpose(2, 0, 1), expected)
     assert np.array_equal(valid, expected.any(0))
