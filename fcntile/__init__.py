@@ -9,7 +9,8 @@ The path of a pixel, and the file of each step (`predict.py` puts them in a row)
     inference/blend.py     its logits meet those of the neighbouring tiles; the best class stays
     raster/writer.py       into the mask, a Cloud-Optimized GeoTIFF
 
-`train.py` makes the model from rasters and labels (`training/`), `evaluate.py` scores the mask.
+`train.py` makes the model from rasters and labels (`training/`), `evaluate.py` scores the mask,
+`inspect.py` shows what a net makes of an image.
 The command line (`cli/`) is a roof over the verbs; `docs/concepts.md` has the words.
 """
 

@@ -155,6 +155,9 @@ def test_a_map_has_the_colours_of_its_own_range():
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 2
     assert pictures[0][0, 0].tolist() == [68, 1, 84]  # the ends of viridis
     assert pictures[0][-1, -1].tolist() == [253, 231, 36]
+    assert pictures[0][PANEL // 2, 0] == pytest.approx([33, 145, 140], abs=3)  # its middle
+    bright = np.where(map >= map.max() - 5, 1e9, map)  # few enough to be left out
+    assert np.abs(pictures[0].astype(int) - shade(bright)).max() <= 2
     flat, lonely = np.zeros((8, 4), np.float32), np.zeros((PANEL, PANEL), np.float32)
     lonely[3, 3] = 1
     assert len(np.unique(shade(flat))) <= 3
