@@ -9,8 +9,9 @@ The path of a pixel, and the file of each step (`predict.py` puts them in a row)
     inference/blend.py     its logits meet those of the neighbouring tiles; the best class stays
     raster/writer.py       into the mask, a Cloud-Optimized GeoTIFF
 
-`train.py` makes the model from rasters and labels (`training/`), `evaluate.py` scores the mask.
-`importer.py` makes the model of other frameworks' weights (`models/pretrained/`).
+`train.py` makes the model from rasters and labels (`training/`), `importer.py` from the weights of
+other frameworks (`models/pretrained/`); `evaluate.py` scores the mask, `inspect.py` shows what a
+net makes of an image, `info.py` what it is made of.
 The command line (`cli/`) is a roof over the verbs; `docs/concepts.md` has the words.
 """
 

@@ -13,6 +13,7 @@ from fcntile import __version__
 from fcntile.cli.evaluate import evaluate
 from fcntile.cli.import_ import import_
 from fcntile.cli.info import info
+from fcntile.cli.inspect import inspect
 from fcntile.cli.models import models
 from fcntile.cli.predict import predict
 from fcntile.cli.train import train
@@ -64,6 +65,7 @@ def main(verbose: int, quiet: int) -> None:
 main.add_command(train)
 main.add_command(predict)
 main.add_command(evaluate)
+main.add_command(inspect)
 main.add_command(import_)
 main.add_command(models)
 main.add_command(info)

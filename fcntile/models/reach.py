@@ -62,6 +62,11 @@ def input_interval(net: nn.Module, first: int, last: int) -> Interval:
     return _Graph(net).needs(first, last)
 
 
+def layer_strides(net: nn.Module) -> list[Fraction]:
+    """Return the px between two values of each layer's output, in the order of computation."""
+    return [step for node, step in _Graph(net).spacing.items() if node.op == "call_module"]
+
+
 class _Graph:
     """The steps of a net."""
 
@@ -80,8 +85,8 @@ class _Graph:
         return wanted[self._steps[0]]
 
     @cached_property
-    def stride(self) -> int:
-        """Smallest number of px that is a whole number of steps on every grid of the net."""
+    def spacing(self) -> dict[fx.Node, Fraction]:
+        """Px between two values of what each step gives."""
         spacing: dict[fx.Node, Fraction] = {}
         for step in self._steps:
             spacing[step] = Fraction(1)
@@ -89,7 +94,12 @@ class _Graph:
                 far = self._step_needs(step, source, (FAR, FAR))[0]
                 near = self._step_needs(step, source, (0, 0))[0]
                 spacing[step] = spacing[source] * Fraction(far - near, FAR)
-        return math.lcm(*(space.numerator for space in spacing.values()))
+        return spacing
+
+    @property
+    def stride(self) -> int:
+        """Smallest number of px that is a whole number of steps on every grid of the net."""
+        return math.lcm(*(space.numerator for space in self.spacing.values()))
 
     def _step_needs(self, step: fx.Node, source: fx.Node, interval: Interval) -> Interval:
         """Return what a step needs from one of its inputs."""

@@ -145,6 +145,36 @@ def read_window(
     return pixels, valid
 
 
+def read_completed(
+    raster: rasterio.DatasetReader, bands: Sequence[int], window: Window
+) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """Return the pixels of a window that may go on beyond the rim, by reflection.
+
+    Args:
+        raster: open dataset; nobody else may read from it meanwhile.
+        bands: band numbers from 1, in the order of the net's channels.
+        window: partly inside the raster at least.
+
+    Returns:
+        (height, width, bands) in the raster's dtype, and (height, width) bool: which are valid.
+
+    Raises:
+        InputError: if they cannot be read.
+    """
+    rows = _mirrored(int(window.row_off), int(window.height), raster.height)
+    columns = _mirrored(int(window.col_off), int(window.width), raster.width)
+    inside = Window.from_slices((rows.min(), rows.max() + 1), (columns.min(), columns.max() + 1))
+    pixels, valid = read_window(raster, bands, inside)
+    here = np.ix_(rows - rows.min(), columns - columns.min())
+    return pixels[here], np.ones(pixels.shape[:2], bool)[here] if valid is None else valid[here]
+
+
+def _mirrored(start: int, count: int, size: int) -> NDArray[np.int64]:
+    """Return which of `size` pixels stand at `count` places from `start` on, by reflection."""
+    period = max(1, 2 * (size - 1))
+    return (size - 1) - np.abs((size - 1) - np.arange(start, start + count) % period)
+
+
 def _has_mask(raster: rasterio.DatasetReader, bands: Sequence[int]) -> bool:
     """Tell whether any pixel may be without data, by a mask or by being NaN."""
     is_float = np.dtype(raster.dtypes[bands[0] - 1]).kind == "f"
@@ -191,9 +221,7 @@ def _read(
 def _reflect(strip: NDArray[np.generic], rows: int, columns: int) -> None:
     """Fill a strip beyond its first `rows` and `columns` by mirroring them, in place."""
     for axis, size in enumerate((rows, columns)):
-        beyond = np.arange(size, strip.shape[axis])
-        period = max(1, 2 * (size - 1))
-        source = (size - 1) - np.abs((size - 1) - beyond % period)
+        source = _mirrored(size, strip.shape[axis] - size, size)
         if axis == 0:
             strip[size:] = strip[source]
         else:

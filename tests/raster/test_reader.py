@@ -5,10 +5,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
+from rasterio.windows import Window
 
 from fcntile.errors import InputError
 from fcntile.raster.gdal import open_raster
-from fcntile.raster.reader import choose_numbers, read_strips, resolution
+from fcntile.raster.reader import choose_numbers, read_completed, read_strips, resolution
 
 
 @settings(
@@ -116,3 +117,19 @@ def test_the_block_cache_is_bounded_unless_the_user_sets_it(make_raster, noise, 
     monkeypatch.setenv("GDAL_CACHEMAX", "200")
     with open_raster(make_raster(noise(3, 64, 64))):
         assert "GDAL_CACHEMAX" not in rasterio.env.getenv()
+
+
+@pytest.mark.parametrize(
+    "window", [(3, 2, 5, 4), (3, 2, 30, 40), (0, 0, 9, 8), (8, 0, 4, 8), (-12, -3, 24, 9)]
+)
+def test_a_window_goes_on_beyond_the_rim_by_reflection(make_raster, noise, window):
+    pixels = np.maximum(noise(2, 8, 9), 1)
+    pixels[:, 5] = 0
+    left, top, width, height = window
+    with open_raster(make_raster(pixels, nodata=0)) as raster:
+        made, valid = read_completed(raster, [2, 1], Window(*window))
+    far = 60
+    padded = np.pad(pixels[::-1], ((0, 0), (far, far), (far, far)), mode="reflect")
+    expected = padded[:, far + top :, far + left :][:, :height, :width]
+    assert np.array_equal(made.transpose(2, 0, 1), expected)
+    assert np.array_equal(valid, expected.any(0))
