@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fcntile
 from fcntile.inference.blend import blend, class_values
-from fcntile.inference.checks import choose_bands, remark_on_resolution
+from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
 from fcntile.inference.devices import Plan, make_plan, peak_rss
 from fcntile.inference.engine import Tile, infer
 from fcntile.inference.stages import Clock, ahead
@@ -112,10 +112,9 @@ def predict(
         height, width = raster.shape
         bands = choose_bands(raster, card, bidx)
         remark_on_resolution(raster, card)
-        overlap = card.overlap if overlap is None else overlap
-        tiling = plan_tiling(
-            height, width, tile or card.tile, overlap, net.stride, net.halo, net.size
-        )
+        tile, overlap = tile or card.tile, card.overlap if overlap is None else overlap
+        remark_on_tile(loaded, tile)
+        tiling = plan_tiling(height, width, tile, overlap, net.stride, net.halo, net.size)
         log.info("%s, %s, %s", card.name, tiling, plan)
         tally = Tally(tiling.count, progress)
         read = read_strips(

@@ -25,7 +25,7 @@ from fcntile.training.recipes import Settings
 from fcntile.training.run_folder import RunFolder
 from fcntile.training.session import Session
 from fcntile.training.signals import caught_signals
-from fcntile.training.start import Start, choose_start, make_net, normalisation, suited
+from fcntile.training.start import Start, choose_start, fixed_tile, make_net, normalisation, suited
 from fcntile.training.trainer import Trainer, class_weights
 from fcntile.training.validation import Validation
 
@@ -154,7 +154,7 @@ def train(
         )
         card = _card(ground, settings, start, output.stem, licence, attribution)
         net = make_net(card, settings, start)
-        card = suited(card, net)
+        card = suited(card, net, settings.window)
         windows = Windows(
             ground.dataset,
             ground.sampler(settings.balance),
@@ -169,7 +169,11 @@ def train(
         weights = class_weights(settings.class_weights, torch.from_numpy(ground.pixels[0]))
         trainer = Trainer(net, card, settings, weights, plan, group)
         held_out = Validation(
-            ground.dataset, ground.split.windows(), ground.table, net.stride, net.size
+            ground.dataset,
+            ground.split.windows(),
+            ground.table,
+            net.stride,
+            fixed_tile(net, settings.window),
         )
         if settings.val_share and not val and not len(held_out) and group.is_first:
             log.warning(

@@ -70,3 +70,15 @@ def test_a_net_of_one_size_says_so_and_works(raster, tmp_path):
         assert done.returncode == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_net_bound_to_its_tile_predicts_in_its_training_windows(raster, tmp_path):
+    """DeconvNet's fc6 has no padding: its decoder adds up more values in a larger tile."""
+    model, mask = tmp_path / "m.safetensors", tmp_path / "mask.tif"
+    command = ["train", *DEMO, "-o", model, "--arch", "deconvnet", *options_of("deconvnet")]
+    fcntile(*command, "--steps", 2, "--batch-size", 2, "--window", 96)
+    said = fcntile("predict", raster, "-o", mask, "--model", model, "--json")
+    assert json.loads(said.stdout)["tiles"] == 11 * 8  # of 96 px, every 64 px
+    assert "its training" not in said.stderr
+    said = fcntile("predict", raster, "-o", mask, "--model", model, "--tile", 256, "--overwrite")
+    assert "other values in tiles of 256 px than in the 96 px of its training" in said.stderr

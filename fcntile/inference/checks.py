@@ -8,6 +8,7 @@ from rasterio.enums import ColorInterp
 
 from fcntile.errors import InputError
 from fcntile.models.card import Card
+from fcntile.models.model_file import Model
 from fcntile.raster.reader import COLOURS, band_names, choose_numbers, resolution
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,18 @@ def _check_values(raster: rasterio.DatasetReader, bands: list[int], card: Card) 
                 f"band {i} of {raster.name} has scale {scale:g} and offset {offset:g}, model "
                 f"{card.name} wants {card.scale:g} and {card.offset:g}: rescale the values first"
             )
+
+
+def remark_on_tile(model: Model, tile: int) -> None:
+    """Warn if a net that was trained on windows of one size is to predict in others."""
+    if model.net.is_tile_bound and tile != model.card.tile:
+        log.warning(
+            "%s gives other values in tiles of %d px than in the %d px of its training: expect a "
+            "worse mask",
+            model.card.name,
+            tile,
+            model.card.tile,
+        )
 
 
 def remark_on_resolution(raster: rasterio.DatasetReader, card: Card) -> None:

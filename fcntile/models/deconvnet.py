@@ -26,7 +26,8 @@ class DeconvNet(Net):
 
     fc6 has no padding, as in the paper, where it sees a tile of 224 px whole; in larger tiles it
     moves over the map, and fc6-deconv brings the map back to its size. The map of a smaller tile is
-    completed with zeros.
+    completed with zeros. So fc6-deconv adds up one value in a tile of 224 px, up to 49 in one of
+    608 px: the net should predict in tiles as large as those it was trained on.
 
     Args:
         bands: channels of the input.
@@ -70,7 +71,7 @@ class DeconvNet(Net):
             )
             self.add_module(f"block{n}", block)
         self.pool = nn.MaxPool2d(2, return_indices=self._has_switches)
-        is_valid = middle == "valid"
+        self.is_tile_bound = is_valid = middle == "valid"
         self.complete, self.crop = Complete(BOTTLENECK if is_valid else 1), Crop(0)
         wide: dict[str, Any] = {"batch_norm": batch_norm, "bias": True}
         if is_valid:

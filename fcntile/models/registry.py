@@ -18,10 +18,13 @@ class Net(nn.Module):
     Attributes:
         size: the only height and width that it takes; None if it takes every multiple of the
             stride.
+        is_tile_bound: whether what it gives for a pixel far from the rim still depends on how large
+            the tile is; then it should predict in tiles as large as its training windows.
         limits: what someone who chooses it should know; empty if there is nothing.
     """
 
     size: int | None = None
+    is_tile_bound: bool = False
     limits: str = ""
 
     @cached_property

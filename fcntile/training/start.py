@@ -71,12 +71,17 @@ def make_net(card: Card, settings: Settings, start: Start) -> Net:
     return net
 
 
-def suited(card: Card, net: Net) -> Card:
-    """Return a card whose tile the net takes."""
-    if net.size is None:
+def fixed_tile(net: Net, window: int) -> int | None:
+    """Return the only side of a tile that suits a net trained on windows; None if any does."""
+    return net.size or (window if net.is_tile_bound else None)
+
+
+def suited(card: Card, net: Net, window: int) -> Card:
+    """Return a card whose tile suits a net trained on windows."""
+    tile = fixed_tile(net, window)
+    if tile is None:
         return card
-    overlap = overlap_px("25%", net.size, net.stride)
-    return replace(card, tile=net.size, overlap=overlap)
+    return replace(card, tile=tile, overlap=overlap_px("25%", tile, net.stride))
 
 
 def start_from(net: Net, bands: tuple[str, ...], classes: tuple[str, ...], start: Model) -> None:

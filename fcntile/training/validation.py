@@ -38,7 +38,7 @@ class Validation:
             sees a block in pieces.
         table: from label values to class positions.
         stride: of the net, in px.
-        size: the only size that the net takes; None if it takes any.
+        size: the only side of a tile that suits the net; None if any does.
     """
 
     def __init__(
@@ -151,7 +151,9 @@ class Validation:
             OutputError: if the picture cannot be written.
         """
         card = model.card
-        blocks = range(0, len(self), -(-len(self) // PICTURES))
+        areas = [w.width * w.height for _, w in self.windows]
+        whole = [block for block, area in enumerate(areas) if area == max(areas)]
+        blocks = whole[:: -(-len(whole) // PICTURES)]
         mean = np.array([band.mean for band in card.bands], np.float32)
         std = np.array([band.std for band in card.bands], np.float32)
         samples = []
