@@ -14,7 +14,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from fcntile.errors import InputError, OptionError, OutOfMemoryError, OutputError
-from fcntile.inference.checks import choose_bands, remark_on_resolution
+from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
 from fcntile.inference.devices import exact_fp32, make_plan
 from fcntile.inference.engine import out_of_memory
 from fcntile.inference.windows import choose_window, field_window, recommend_overlap
@@ -126,8 +126,14 @@ def inspect(
         remark_on_resolution(raster, card)
         height, width = raster.shape
         shown = choose_window(window, height, width, card.tile, net)
+        remark_on_tile(loaded, shown.width)
         around = field_window(
-            shown, height, width, net, lambda *size: sum(made.bytes for made in passed(*size))
+            shown,
+            height,
+            width,
+            card.tile,
+            net,
+            lambda *size: sum(made.bytes for made in passed(*size)),
         )
         x, valid = _read(raster, bands, shown, card)
         ground, _ = _read(raster, bands, around, card)

@@ -17,10 +17,10 @@ def height_and_width(
     """Return the numbers of HEIGHTxWIDTH; one number is both."""
     if value is None:
         return None
-    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", value)
+    match = re.fullmatch(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?", value)
     if not match:
         raise click.BadParameter(
-            f"{value!r} is not HEIGHTxWIDTH in px, such as 512x512", ctx, param
+            f"{value!r} is not HEIGHTxWIDTH in px, at most 999999, such as 512x512", ctx, param
         )
     return int(match[1]), int(match[2] or match[1])
 
@@ -33,8 +33,8 @@ def height_and_width(
     callback=height_and_width,
     help="Size of the tile in px.  [default: 512x512, or that of the model]",
 )
-@click.option("--bands", type=click.IntRange(min=1), help="Of the tile.  [default: 3]")
-@click.option("--classes", type=click.IntRange(min=1), help="To tell apart.  [default: 21]")
+@click.option("--bands", type=click.IntRange(1, 65535), help="Of the tile.  [default: 3]")
+@click.option("--classes", type=click.IntRange(1, 32768), help="To tell apart.  [default: 21]")
 @options.arch_option
 @options.as_json
 def info(

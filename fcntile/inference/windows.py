@@ -49,7 +49,12 @@ def choose_window(
 
 
 def field_window(
-    shown: Window, height: int, width: int, net: Net, memory: Callable[[int, int], int]
+    shown: Window,
+    height: int,
+    width: int,
+    tile: int,
+    net: Net,
+    memory: Callable[[int, int], int],
 ) -> Window:
     """Return the window in which to measure the receptive field, around the middle of another.
 
@@ -60,13 +65,16 @@ def field_window(
         shown: the other window.
         height: of the raster in px.
         width: of the raster in px.
+        tile: side in px of a tile that suits the model; what a net gives that is bound to its tile
+            is measured in that.
         net: that will see it.
         memory: returns the bytes of all layers' outputs for a height and width.
     """
     stride = net.stride
     side = min(-(-(net.receptive_field + SPREAD) // stride) * stride, MAX_SIDE // stride * stride)
-    rows = columns = net.size or side
-    while not net.size and memory(rows, columns) > MAX_BYTES and rows > stride:
+    fixed = net.size or (tile if net.is_tile_bound else None)
+    rows = columns = fixed or side
+    while not fixed and memory(rows, columns) > MAX_BYTES and rows > stride:
         rows = columns = max(stride, rows * 7 // 8 // stride * stride)
     row, column = shown.row_off + shown.height // 2, shown.col_off + shown.width // 2
     top = _place(row, rows, height) if rows <= height else (height - rows) // 2

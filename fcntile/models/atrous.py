@@ -170,19 +170,19 @@ def _is_atrous(output_stride: int) -> bool:
     return output_stride == 16
 
 
-@register_model("atrous-vgg16", KERAS_FCN)
+@register_model("atrous-vgg16", AtrousVGG16, KERAS_FCN)
 def atrous_vgg16(bands: int, classes: int, **options: Any) -> AtrousVGG16:
     """Return VGG16 with scores at stride 16 (`AtrousFCN_Vgg16_16s`), or 32 (`FCN_Vgg16_32s`)."""
     return AtrousVGG16(bands, classes, **options)
 
 
-@register_model("fcn-resnet50", KERAS_FCN)
+@register_model("fcn-resnet50", ResNet50, KERAS_FCN)
 def fcn_resnet50(bands: int, classes: int, **options: Any) -> ResNet50:
     """Return ResNet-50 with scores at stride 32 (`FCN_Resnet50_32s`)."""
     return ResNet50(bands, classes, **options)
 
 
-@register_model("atrous-resnet50", KERAS_FCN)
+@register_model("atrous-resnet50", ResNet50, KERAS_FCN)
 def atrous_resnet50(bands: int, classes: int, **options: Any) -> ResNet50:
     """Return ResNet-50 with scores at stride 16 (`AtrousFCN_Resnet50_16s`)."""
     return ResNet50(bands, classes, **{"output_stride": 16, **options})

@@ -137,7 +137,7 @@ def _start(layer: nn.Module) -> None:
         nn.init.constant_(layer.bias, 0.001)
 
 
-@register_model("deconvnet", "arXiv 1505.04366")
+@register_model("deconvnet", DeconvNet, "arXiv 1505.04366")
 def deconvnet(bands: int, classes: int, **options: Any) -> DeconvNet:
     """Return DeconvNet as it was published."""
     return DeconvNet(bands, classes, **options)

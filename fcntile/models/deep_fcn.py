@@ -18,14 +18,14 @@ from torch import nn
 from fcntile.models.fcn import FCN
 from fcntile.models.registry import register_model
 
-SCORES = {"score_fr": (2 / 4096) ** 0.5, "score_pool4": 1e-3, "score_pool3": 1e-4}
+DEVIATIONS = ((2 / 4096) ** 0.5, 1e-3, 1e-4)  # of the scores, coarse to fine
 
 
-@register_model("deep-fcn", "github.com/guojiyao/deep_fcn")
+@register_model("deep-fcn", FCN, "github.com/guojiyao/deep_fcn")
 def deep_fcn(bands: int, classes: int, **options: Any) -> FCN:
     """Return the net, its scores starting from the normal distributions that it gave them."""
-    net = FCN(bands, classes, skips=2, **{"dilation": 2, "upsampling": "learned", **options})
-    for name, deviation in SCORES.items():
+    net = FCN(bands, classes, 2, **{"dilation": 2, "upsampling": "learned", **options})
+    for name, deviation in zip(("score_fr", *net.score_scales), DEVIATIONS, strict=True):
         score = net.get_submodule(name)
         assert isinstance(score, nn.Conv2d)
         assert score.bias is not None

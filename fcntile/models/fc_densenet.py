@@ -81,30 +81,32 @@ def transition_down(inputs: int, outputs: int, dropout: float, bias: bool) -> nn
     )
 
 
-def transition_up(kind: str, channels: int, relu: bool) -> nn.Sequential:
-    """Return the layers that double height and width, but for the last row and column.
+def transition_up(kind: str, inputs: int, outputs: int, relu: bool) -> tuple[nn.Sequential, int]:
+    """Return the layers that double height and width, and the channels they give.
 
     Args:
-        kind: "deconv", "repeat" or "subpixel".
-        channels: of input and output.
+        kind: "deconv", which gives a last row and column more, "repeat" or "subpixel".
+        inputs: channels.
+        outputs: channels; "repeat" keeps the inputs.
         relu: whether a ReLU follows the transposed convolution, as in keras-contrib.
     """
     if kind == "repeat":
-        return nn.Sequential(Repeat(2))
+        return nn.Sequential(Repeat(2)), inputs
     if kind == "deconv":
-        deconv = nn.ConvTranspose2d(channels, channels, 3, stride=2)
-        return nn.Sequential(deconv, nn.ReLU(inplace=True)) if relu else nn.Sequential(deconv)
-    if kind == "subpixel":
-        if channels % 4:
-            raise ValueError(f"subpixel wants a multiple of 4 maps, not {channels}")
-        return nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=not relu),
-            nn.ReLU(inplace=True),
-            nn.PixelShuffle(2),
-            nn.Conv2d(channels // 4, channels, 3, padding=1, bias=not relu),
-            nn.ReLU(inplace=True),
-        )
-    raise ValueError(f"upsampling {kind!r} is none of deconv, repeat, subpixel")
+        layers: list[nn.Module] = [nn.ConvTranspose2d(inputs, outputs, 3, stride=2)]
+        return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else [])), outputs
+    if kind != "subpixel":
+        raise ValueError(f"upsampling {kind!r} is none of deconv, repeat, subpixel")
+    if outputs % 4:
+        raise ValueError(f"subpixel wants a multiple of 4 maps, not {outputs}")
+    layers = [
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=not relu),
+        nn.ReLU(inplace=True),
+        nn.PixelShuffle(2),
+        nn.Conv2d(outputs // 4, outputs, 3, padding=1, bias=not relu),
+        nn.ReLU(inplace=True),
+    ]
+    return nn.Sequential(*layers), outputs
 
 
 class FCDenseNet(Net):
@@ -130,7 +132,8 @@ class FCDenseNet(Net):
         checkpointing: train in less memory: layers are computed again for the backward pass.
 
     Shape:
-        (N, bands, H, W) float32, normalised -> (N, classes, H, W) logits, for any H and W
+        (N, bands, H, W) float32, normalised -> (N, classes, H, W) logits; for any H and W with
+        "deconv", else for multiples of the stride
     """
 
     def __init__(
@@ -138,8 +141,8 @@ class FCDenseNet(Net):
         bands: int,
         classes: int,
         *,
-        growth: int,
-        layers: int | Sequence[int],
+        growth: int = 16,
+        layers: int | Sequence[int] = 5,
         stem: int = 48,
         reduction: float = 0.0,
         dropout: float = 0.2,
@@ -153,6 +156,8 @@ class FCDenseNet(Net):
             raise ValueError(f"style {style!r} is neither paper nor keras-contrib")
         is_paper = style == "paper"
         *down, bottleneck = [layers] * 6 if isinstance(layers, int) else layers
+        if not down:
+            raise ValueError("layers wants a number for each block down and for the bottleneck")
         dense: dict[str, Any] = {
             "dropout": dropout,
             "bias": is_paper,
@@ -182,12 +187,16 @@ class FCDenseNet(Net):
         new = bottleneck * growth
         self.up, self.transitions_up, self.crop = nn.ModuleList(), nn.ModuleList(), Crop(0)
         for number, skip in zip(reversed(down), reversed(skips), strict=True):
-            self.transitions_up.append(transition_up(upsampling, new, not is_paper))
+            wider, new = transition_up(upsampling, new, new, not is_paper)
+            self.transitions_up.append(wider)
             maps = new + skip
             self.up.append(DenseBlock(number, maps, growth, **dense))
             new = number * growth
             maps += new
-        self.early_up = transition_up(upsampling, maps, not is_paper) if early_transition else None
+        self.early_up: nn.Module | None = None
+        if early_transition:
+            outputs = maps if is_paper else growth
+            self.early_up, maps = transition_up(upsampling, maps, outputs, not is_paper)
         self.score = nn.Conv2d(maps, classes, 1, bias=is_paper)
         self.apply(_start)
 
@@ -221,19 +230,19 @@ def _start(layer: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-@register_model("fc-densenet56", PAPER)
+@register_model("fc-densenet56", FCDenseNet, PAPER)
 def fc_densenet56(bands: int, classes: int, **options: Any) -> FCDenseNet:
     """Return FC-DenseNet56: growth 12, 4 layers a block."""
     return FCDenseNet(bands, classes, **{"growth": 12, "layers": 4, **options})
 
 
-@register_model("fc-densenet67", PAPER)
+@register_model("fc-densenet67", FCDenseNet, PAPER)
 def fc_densenet67(bands: int, classes: int, **options: Any) -> FCDenseNet:
     """Return FC-DenseNet67: growth 16, 5 layers a block."""
     return FCDenseNet(bands, classes, **{"growth": 16, "layers": 5, **options})
 
 
-@register_model("fc-densenet103", PAPER)
+@register_model("fc-densenet103", FCDenseNet, PAPER)
 def fc_densenet103(bands: int, classes: int, **options: Any) -> FCDenseNet:
     """Return FC-DenseNet103: growth 16, 4 to 15 layers a block."""
     shape = {"growth": 16, "layers": (4, 5, 7, 10, 12, 15)}

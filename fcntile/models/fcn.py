@@ -17,6 +17,7 @@ from fcntile.models.upsampling import BilinearDeconvolution, Crop, make_upsampli
 from fcntile.models.vgg import CONVOLUTIONS, WIDTHS, conv_relu, vgg_block
 
 PAPER = "arXiv 1411.4038"
+Padding = Literal["same", 100]
 # Where the Caffe nets crop, coarse to fine, by the number of skips: what padding 100 moves, and
 # what convolutions and transposed convolutions without padding move back.
 CROPS = ((19,), (5, 27), (5, 9, 31))
@@ -42,6 +43,9 @@ class FCN(Net):
         skip_scales: factors on the finer layers before their scores, coarse to fine.
         dilation: of the convolutions of VGG16.
 
+    Attributes:
+        score_scales: factor on what the scores of a skip see, by their name.
+
     Shape:
         (N, bands, H, W) float32, normalised -> (N, classes, H, W) logits
     """
@@ -50,31 +54,22 @@ class FCN(Net):
         self,
         bands: int,
         classes: int,
-        *,
         skips: int,
+        *,
         blocks: int = 5,
         width: int = 64,
         head: int = 4096,
         batch_norm: bool = False,
         dropout: float = 0.5,
-        padding: Literal["same", 100] = "same",
+        padding: Padding = "same",
         upsampling: str = "frozen",
         skip_scales: Sequence[float] | None = None,
         dilation: int = 1,
     ) -> None:
         super().__init__()
-        if not 0 <= skips < blocks <= len(CONVOLUTIONS):
-            raise ValueError(f"{skips} skips and {blocks} blocks: wanted is skips < blocks <= 5")
-        self._scales = skip_scales or (1,) * skips
-        if len(self._scales) != skips:
-            raise ValueError(f"{len(self._scales)} scales for {skips} skips")
+        self._scales = (1.0,) * skips if skip_scales is None else tuple(skip_scales)
+        _check(skips, blocks, padding, upsampling, self._scales, dilation)
         as_caffe = padding == 100
-        if as_caffe and (blocks < 5 or dilation > 1 or upsampling not in ("frozen", "learned")):
-            raise ValueError("padding 100 goes with five blocks and frozen or learned upsampling")
-        if upsampling == "zero-fill":
-            raise ValueError("zero-fill leaves holes in the scores that no convolution fills")
-        if not as_caffe and padding != "same":
-            raise ValueError(f"padding {padding!r} is neither same nor 100")
         channels = [bands, *(width * factor for factor in WIDTHS)]
         self._blocks = []
         for n in range(1, blocks + 1):
@@ -104,8 +99,10 @@ class FCN(Net):
             return make_upsampling(upsampling, classes, factor)
 
         self._skips: list[tuple[str, str]] = []  # names of upsampling and scores, coarse to fine
+        self.score_scales: dict[str, float] = {}
         upscore = "upscore2"
-        for pool in range(blocks - 1, blocks - 1 - skips, -1):
+        for pool, scale in zip(range(blocks - 1, 0, -1), self._scales, strict=False):
+            self.score_scales[f"score_pool{pool}"] = scale
             self._skips.append((upscore, f"score_pool{pool}"))
             self.add_module(upscore, enlarge(2))
             self.add_module(f"score_pool{pool}", nn.Conv2d(channels[pool], classes, 1))
@@ -121,7 +118,8 @@ class FCN(Net):
             pools.append(x)
         score: Tensor = self.score_fr(self.dropout(self.fc7(self.dropout(self.fc6(pools.pop())))))
         for i, (upscore, score_pool) in enumerate(self._skips):
-            pool = pools.pop() if self._scales[i] == 1 else pools.pop() * self._scales[i]
+            pool, scale = pools.pop(), self._scales[i]
+            pool = pool if scale == 1 else pool * scale
             finer = self.get_submodule(score_pool)(pool)
             score = self.get_submodule(upscore)(score)
             score = score + (self.crops[i](finer, score) if self.crops else finer)
@@ -129,46 +127,67 @@ class FCN(Net):
         return self.crops[-1](score, image) if self.crops else score
 
 
-@register_model("fcn32s", PAPER)
+def _check(
+    skips: int,
+    blocks: int,
+    padding: Padding,
+    upsampling: str,
+    scales: Sequence[float],
+    dilation: int,
+) -> None:
+    """Raise ValueError for options that do not go together."""
+    if not skips < blocks <= len(CONVOLUTIONS):
+        raise ValueError(f"{blocks} blocks, wanted is {skips + 1} to {len(CONVOLUTIONS)}")
+    if len(scales) != skips or not all(scales):
+        raise ValueError(f"the {skips} skips have the scales {scales}: wanted is one each, not 0")
+    if padding not in ("same", 100):
+        raise ValueError(f"padding {padding!r} is neither same nor 100")
+    if upsampling == "zero-fill":
+        raise ValueError("zero-fill leaves holes in the scores that no convolution fills")
+    if padding == 100 and (blocks < 5 or dilation > 1 or upsampling not in ("frozen", "learned")):
+        raise ValueError("padding 100 goes with five blocks and frozen or learned upsampling")
+
+
+@register_model("fcn32s", FCN, PAPER)
 def fcn32s(bands: int, classes: int, **options: Any) -> FCN:
     """Return FCN-32s: scores at stride 32 only."""
-    return FCN(bands, classes, skips=0, **options)
+    return FCN(bands, classes, 0, **options)
 
 
-@register_model("fcn16s", PAPER)
+@register_model("fcn16s", FCN, PAPER)
 def fcn16s(bands: int, classes: int, **options: Any) -> FCN:
     """Return FCN-16s: scores at strides 32 and 16 (pool4)."""
-    return FCN(bands, classes, skips=1, **options)
+    return FCN(bands, classes, 1, **options)
 
 
-@register_model("fcn8s", PAPER)
+@register_model("fcn8s", FCN, PAPER)
 def fcn8s(bands: int, classes: int, **options: Any) -> FCN:
     """Return FCN-8s: scores at strides 32, 16 (pool4) and 8 (pool3)."""
-    return FCN(bands, classes, skips=2, **options)
+    return FCN(bands, classes, 2, **options)
 
 
-@register_model("fcn8s-atonce", PAPER)
+@register_model("fcn8s-atonce", FCN, PAPER)
 def fcn8s_atonce(bands: int, classes: int, **options: Any) -> FCN:
     """Return FCN-8s for training in one stage: its finer layers are scaled down.
 
     The authors train FCN-32s, FCN-16s and FCN-8s one after the other; scaled so that no layer
     dominates, all skips learn together (`voc-fcn8s-atonce`).
     """
-    return FCN(bands, classes, skips=2, **{"skip_scales": (0.01, 0.0001), **options})
+    return FCN(bands, classes, 2, **{"skip_scales": (0.01, 0.0001), **options})
 
 
-@register_model("fcn8s-small", PAPER)
+@register_model("fcn8s-small", FCN, PAPER)
 def fcn8s_small(bands: int, classes: int, **options: Any) -> FCN:
     """Return an FCN-8s of a hundredth of the operations, with batch norm: trains from scratch."""
     small = {"width": 12, "head": 32, "batch_norm": True, "dropout": 0.1}
-    return FCN(bands, classes, skips=2, **{**small, **options})
+    return FCN(bands, classes, 2, **{**small, **options})
 
 
-@register_model("fcn2s-small", PAPER)
+@register_model("fcn2s-small", FCN, PAPER)
 def fcn2s_small(bands: int, classes: int, **options: Any) -> FCN:
     """Return an FCN of two blocks, with scores at strides 4 and 2 (pool1).
 
     It sees 22 px around, where FCN-8s sees 218: for classes that are a few pixels across.
     """
     small = {"blocks": 2, "width": 32, "head": 128, "batch_norm": True, "dropout": 0.1}
-    return FCN(bands, classes, skips=1, **{**small, **options})
+    return FCN(bands, classes, 1, **{**small, **options})

@@ -113,7 +113,7 @@ def _layer(
     return nn.Sequential(layers)
 
 
-@register_model("full-resolution", "arXiv 1606.02585")
+@register_model("full-resolution", FullResolution, "arXiv 1606.02585")
 def full_resolution(bands: int, classes: int, **options: Any) -> FullResolution:
     """Return the FCN without downsampling."""
     return FullResolution(bands, classes, **options)

@@ -17,13 +17,14 @@ from fcntile.models.vgg import WIDTHS, conv_relu, vgg_block
 ISSUE = "github.com/keras-team/keras/issues/3540"
 
 
-@register_model("mirror-vgg", ISSUE)
+@register_model("mirror-vgg", DeconvNet, ISSUE)
 def mirror_vgg(bands: int, classes: int, **options: Any) -> DeconvNet:
     """Return the thread's net, made right.
 
     fc6 moves over the map instead of seeing it whole, so tiles of every size have the same weights;
     the decoder has ReLUs and batch norms, so its depth counts; scores are linear, so a class can
-    have evidence against it; kernels start as He et al. have them (arXiv 1502.01852).
+    have evidence against it. Kernels start from a normal distribution of variance 2 / (their area
+    times the inputs; the outputs, if they are transposed), after He et al. (arXiv 1502.01852).
     """
     mended = {"unpooling": "repeat", "middle": "same", "dropout": 0.5}
     net = DeconvNet(bands, classes, **{**mended, **options})
@@ -101,7 +102,7 @@ class MirrorVGGThread(Net):
         return score
 
 
-@register_model("mirror-vgg-thread", ISSUE)
+@register_model("mirror-vgg-thread", MirrorVGGThread, ISSUE)
 def mirror_vgg_thread(bands: int, classes: int, **options: Any) -> MirrorVGGThread:
     """Return the thread's net as it was posted."""
     return MirrorVGGThread(bands, classes, **options)

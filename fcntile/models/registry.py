@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import nn
 
 from fcntile.errors import ModelError
+from fcntile.models.options import check_options
 from fcntile.models.reach import Reach, analyse
 
 
@@ -54,19 +55,25 @@ class Net(nn.Module):
 
 Builder = Callable[..., Net]
 BUILDERS: dict[str, Builder] = {}
+CLASSES: dict[str, type[Net]] = {}
 PAPERS: dict[str, str] = {}
 
 
-def register_model(name: str, paper: str = "") -> Callable[[Builder], Builder]:
+def register_model(
+    name: str, net: type[Net] | None = None, paper: str = ""
+) -> Callable[[Builder], Builder]:
     """Return a decorator that makes a builder known as `name`.
 
     Args:
         name: lower case, with hyphens.
+        net: class of what the builder returns, whose keyword arguments are the options; by default
+            the builder is that class.
         paper: where the network is published.
     """
 
     def register(builder: Builder) -> Builder:
         BUILDERS[name], PAPERS[name] = builder, paper
+        CLASSES[name] = net or builder  # type: ignore[assignment]
         return builder
 
     return register
@@ -81,7 +88,7 @@ def list_models() -> list[str]:
     return sorted(BUILDERS)
 
 
-def create_model(name: str, bands: int, classes: int, **options: object) -> Net:
+def create_model(name: str, bands: int, classes: int, /, **options: object) -> Net:
     """Return a new network.
 
     Args:
@@ -96,7 +103,8 @@ def create_model(name: str, bands: int, classes: int, **options: object) -> Net:
     known = name.replace("_", "-")
     if known not in BUILDERS:
         raise ModelError(f"no network is called {name!r}; there are {', '.join(list_models())}")
+    check_options(known, CLASSES[known], options)
     try:
         return BUILDERS[known](bands, classes, **options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{name} cannot be built with {options}: {error}") from error
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"{known} cannot be built with {options}: {error}") from error

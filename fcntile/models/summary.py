@@ -76,7 +76,10 @@ def layers(net: Net, bands: int, height: int, width: int) -> list[Layer]:
         with torch.no_grad():
             logits = net.eval()(torch.empty(1, bands, height, width, device="meta"))
     except RuntimeError as error:
-        raise refusal from error
+        if height % net.stride or width % net.stride:
+            raise refusal from error
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"no tile of {height} x {width} px: {reason}") from error
     finally:
         for hook in hooks:
             hook.remove()

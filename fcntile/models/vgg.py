@@ -40,15 +40,9 @@ def conv_relu(
     """
     bias = not batch_norm if bias is None else bias
     padding = dilation * (kernel // 2) if padding is None else padding
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    if transposed:
-        layers[f"deconv{name}"] = nn.ConvTranspose2d(
-            inputs, outputs, kernel, padding=padding, bias=bias, dilation=dilation
-        )
-    else:
-        layers[f"conv{name}"] = nn.Conv2d(
-            inputs, outputs, kernel, padding=padding, bias=bias, dilation=dilation
-        )
+    prefix, kind = ("deconv", nn.ConvTranspose2d) if transposed else ("conv", nn.Conv2d)
+    conv = kind(inputs, outputs, kernel, padding=padding, bias=bias, dilation=dilation)
+    layers: OrderedDict[str, nn.Module] = OrderedDict({f"{prefix}{name}": conv})
     if batch_norm:
         layers[f"bn{name}"] = nn.BatchNorm2d(outputs)
     layers[f"relu{name}"] = nn.ReLU(inplace=True)

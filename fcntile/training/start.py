@@ -11,7 +11,6 @@ from fcntile.models.card import Band, Card
 from fcntile.models.model_file import Model, load_model
 from fcntile.models.pretrained import Pretrained, load_into, read_pretrained
 from fcntile.models.pretrained.apply import filters_for
-from fcntile.models.pretrained.description import COLOURS
 from fcntile.models.registry import Net, create_model
 from fcntile.training.recipes import Settings
 
@@ -142,10 +141,10 @@ def normalisation(
     """
     spread = 1.0
     if isinstance(start, Pretrained):
-        if dtype == "uint8" and sorted(names) == sorted(COLOURS):
+        known = {band.name: band for band in start.bands}
+        if dtype == "uint8" and sorted(name.lower() for name in names) == sorted(known):
             log.info("mean and deviation of the bands are those of %s", start.source)
-            known = {band.name: band for band in start.bands}
-            return tuple(known[name] for name in names)
+            return tuple(replace(known[name.lower()], name=name) for name in names)
         spread = start.spread
     elif start is not None and dtype == start.dtype and names == tuple(b.name for b in start.bands):
         log.info("mean and deviation of the bands are those of %s", start.name)

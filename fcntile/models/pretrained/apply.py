@@ -21,7 +21,7 @@ def filters_for(old: Tensor, bands: Sequence[str], old_bands: Sequence[str]) -> 
     Each band takes its filter by name; a new band takes the mean of all filters, as the FCN authors
     did for depth (`nyud-fcn32s-color-d/solve.py`).
     """
-    mean = old.mean(1)
+    mean, bands = old.mean(1), [name.lower() for name in bands]
     return torch.stack(
         [old[:, list(old_bands).index(name)] if name in old_bands else mean for name in bands], 1
     )
@@ -55,7 +55,17 @@ def load_into(net: Net, bands: Sequence[str], given: Pretrained) -> list[str]:
             f"--arch, such as {given.arch}"
         )
     weights = dict(given.weights)
+    if not {name.lower() for name in bands} & set(COLOURS):
+        log.warning(
+            "none of the bands %s is called red, green or blue: each starts with the mean of the "
+            "filters of %s (gdal_edit -colorinterp_1 red names them)",
+            ", ".join(bands),
+            given.source,
+        )
     weights[f"{first}.weight"] = filters_for(weights[f"{first}.weight"], bands, COLOURS)
+    for score, scale in getattr(net, "score_scales", {}).items():
+        if f"{score}.weight" in weights:  # the file's are for maps that are not scaled
+            weights[f"{score}.weight"] = weights[f"{score}.weight"] / scale
     taken, chance = [], []
     for layer, tensors in layers.items():
         values = {kind: weights.get(f"{layer}.{kind}") for kind in tensors}
