@@ -69,8 +69,9 @@ def test_info_of_a_model_has_its_bands_and_classes(tmp_path):
         (["fcn8s", "--size", "100"], "no tile of 100 x 100 px: use multiples of 32"),
         (["fcn32s", "--size", "100x64"], "no tile of 100 x 64 px: use multiples of 32"),
         (["fcn8s", "--size", "0x5"], "is not HEIGHTxWIDTH"),
+        (["fcn8s", "--size", "99999999"], "is not HEIGHTxWIDTH in px, at most 999999"),
         (["mirror-vgg-thread", "--size", "256"], "takes tiles of 224 px only"),
-        (["fcn8s", "--arch-option", "depth=3"], "fcn8s cannot be built with {'depth': 3}"),
+        (["fcn8s", "--arch-option", "depth=3"], "fcn8s has no option 'depth'"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_a_sentence(arguments, words):

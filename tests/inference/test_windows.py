@@ -53,11 +53,11 @@ def test_a_net_of_one_size_takes_no_other():
 )
 def test_the_field_is_measured_where_it_has_room(height, width, expected):
     shown = Window(width // 2 - 16, height // 2 - 16, 32, 32)
-    assert field_window(shown, height, width, net(), lambda *size: 0) == expected
+    assert field_window(shown, height, width, 512, net(), lambda *size: 0) == expected
 
 
 def test_near_the_rim_the_window_moves_inwards():
-    window = field_window(Window(4990, 0, 10, 10), 5000, 5000, net(), lambda *size: 0)
+    window = field_window(Window(4990, 0, 10, 10), 5000, 5000, 512, net(), lambda *size: 0)
     assert window == Window(5000 - 736, 0, 736, 736)
 
 
@@ -65,10 +65,16 @@ def test_memory_and_a_largest_side_bound_the_window():
     def memory(rows, columns):
         return 20_000 * rows * columns
 
-    window = field_window(Window(2000, 2000, 512, 512), 5000, 5000, net(), memory)
+    window = field_window(Window(2000, 2000, 512, 512), 5000, 5000, 512, net(), memory)
     assert memory(window.height, window.width) <= MAX_BYTES
     assert window.width % 32 == 0
     assert window.width >= 352
     wide = create_model("fc-densenet103", 1, 2, growth=1)
-    window = field_window(Window(0, 0, 512, 512), 5000, 5000, wide, lambda *size: 0)
+    window = field_window(Window(0, 0, 512, 512), 5000, 5000, 512, wide, lambda *size: 0)
     assert (window.height, window.width) == (1024, 1024)
+
+
+def test_a_net_bound_to_its_tile_is_measured_in_one():
+    bound = create_model("deconvnet", 1, 2, width=1, head=1)
+    window = field_window(Window(2000, 2000, 512, 512), 5000, 5000, 224, bound, lambda *size: 0)
+    assert window == Window(2144, 2144, 224, 224)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from nets import NARROW
 
+from fcntile.errors import ModelError
 from fcntile.models import create_model
 from fcntile.models.fcn import CROPS
 from fcntile.models.upsampling import bilinear_kernel
@@ -157,11 +158,13 @@ def test_padding_changes_the_rim_and_not_the_weights():
         ({"padding": 50}, "padding 50 is neither same nor 100"),
         ({"padding": 100, "upsampling": "bilinear"}, "goes with five blocks and frozen or learned"),
         ({"upsampling": "zero-fill"}, "leaves holes"),
-        ({"skip_scales": [1]}, "1 scales for 2 skips"),
+        ({"skip_scales": [1]}, "the 2 skips have the scales"),
+        ({"skip_scales": [1, 0]}, "wanted is one each, not 0"),
+        ({"blocks": 2}, "2 blocks, wanted is 3 to 5"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, words):
-    with pytest.raises(Exception, match=words):
+    with pytest.raises(ModelError, match=words):
         create_model("fcn8s", 3, 2, **options)
 
 
@@ -177,3 +180,4 @@ def test_deep_fcn_is_fcn8s_with_dilated_convolutions():
     assert deep.reach.field == 648 > plain.reach.field == undone.reach.field
     assert deep.block1.get_submodule("1_1").conv1_1.dilation == (2, 2)
     assert [deep.score_pool4.weight.std() < s for s in (0.005, 0.0001)] == [True, False]
+    assert create_model("deep-fcn", 3, 2, **NARROW, blocks=3).stride == 8

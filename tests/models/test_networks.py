@@ -111,6 +111,16 @@ def positive(net):
     return net
 
 
+@pytest.mark.parametrize("style", ["paper", "keras-contrib"])
+def test_an_early_transition_halves_the_work(style):
+    given = {"style": style, "growth": 4, "early_transition": True}
+    net = thin("fc-densenet56", **given).eval()
+    assert net(torch.randn(1, 3, 128, 64)).shape == (1, 2, 128, 64)
+    assert net.stride == 64
+    # the last transition up gives `growth` maps in keras-contrib
+    assert (net.score.in_channels == 4) == (style == "keras-contrib")
+
+
 def reach_of_gradients(net, *spans, bands=1):
     """Return, for spans of output columns, the first and last input column they change with.
 

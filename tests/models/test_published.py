@@ -7,6 +7,7 @@ layer by layer elsewhere (docs/models.md says where each comes from).
 import pytest
 import torch
 
+from fcntile.models.reach import input_interval
 from fcntile.models.summary import build_on_meta, layers, summarise
 
 CAFFE = {"padding": 100, "upsampling": "learned"}  # dense kernels between classes, as in the files
@@ -75,6 +76,43 @@ def test_the_statistics_of_batch_norms_are_counted_apart():
     assert sum(p.numel() for p in kept) == 9_425_163
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "halo"),
+    [
+        ("fcn32s", {"padding": 100}, 221),
+        ("fcn8s", {"padding": 100}, 221),
+        ("fcn8s", {}, 218),  # the Caffe nets' pools lie 3 px off the corner
+        ("deconvnet", {}, 378),
+        ("full-resolution", {}, 49),
+        ("fc-densenet56", {}, 413),
+        ("fc-densenet67", {}, 508),
+        ("fc-densenet103", {}, 1147),
+        ("atrous-vgg16", {}, 202),
+    ],
+)
+def test_halos_before_they_are_rounded_up(name, options, halo):
+    assert build_on_meta(name, 3, 2, options).reach.halo == halo
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reach"),
+    [
+        ("fcn32s", {"padding": 100}, 233),
+        ("fcn16s", {"padding": 100}, 241),
+        ("fcn8s", {"padding": 100}, 245),
+        ("deconvnet", {}, 403),
+        ("full-resolution", {}, 49),
+        ("fc-densenet56", {}, 439),
+        ("fc-densenet103", {}, 1171),
+        ("atrous-vgg16", {}, 209),
+    ],
+)
+def test_the_farthest_pixel_that_any_pixel_sees(name, options, reach):
+    net = build_on_meta(name, 3, 2, options)
+    intervals = [(o, *input_interval(net, o, o)) for o in range(net.stride)]
+    assert max(max(o - first, last - o) for o, first, last in intervals) == reach
+
+
 def test_vgg16_is_all_there():
     net = build_on_meta("atrous-vgg16", 3, 1000, {"output_stride": 32})
     assert sum(p.numel() for p in net.encoder.parameters()) == 14_714_688
@@ -90,6 +128,8 @@ def test_the_bottlenecks_at_224_px():
 
     assert gmac("deconvnet", 21) == 32.75
     assert gmac("mirror-vgg-thread", 2) == 32.68
+    large = build_on_meta("mirror-vgg-thread", 3, 2, {"size": 1024})
+    assert round(sum(layer.macs for layer in layers(large, 3, 1024, 1024)) / 1e9, 1) == 696.8
     net = build_on_meta("deconvnet", 3, 21, {})
     shapes = {layer.name: layer.shape for layer in layers(net, 3, 224, 224)}
     assert shapes["fc7.conv7"] == (4096, 1, 1)

@@ -37,12 +37,22 @@ def read_arrays(path: Path) -> Arrays:
         raise ModelError(f"cannot read the weights {path}: {error.strerror}") from error
     for magic, read in READERS.items():
         if head.startswith(magic):
-            return read(path)
+            return _read(path, read)
     if head[8:9] == b"{":  # after the length of the header
         return read_safetensors(path)
     if b"ustar" in _at(path, 257):
         return read_torch(path)  # torch.save before 0.1.10: torch says why not
     return read_caffe(path)  # which has no mark
+
+
+def _read(path: Path, read: Callable[[Path], Arrays]) -> Arrays:
+    """Return what a reader finds; whatever it stumbles over is a damaged file."""
+    try:
+        return read(path)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"cannot read the weights {path}, is it damaged? {error!r}") from error
 
 
 def _at(path: Path, offset: int) -> bytes:

@@ -41,7 +41,7 @@ def keras_layout(first: Tensor) -> Layout:
         first: the kernel of conv1_1: (64, 3, 3, 3) in Theano's files, (3, 3, 3, 64) in
             TensorFlow's.
     """
-    return THEANO if first.shape[0] > first.shape[-1] else TENSORFLOW
+    return THEANO if first.ndim and first.shape[0] > first.shape[-1] else TENSORFLOW
 
 
 def to_kernel(weight: Tensor, layout: Layout, side: int = 1) -> Tensor:

@@ -1,6 +1,7 @@
 """Weights go where their names say, and nowhere else."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,26 @@ def test_a_batch_norm_takes_the_bias_and_changes_nothing(given):
         plain, normed = (net(x) for net in nets)
     assert (plain - normed).abs().max() <= 1e-3 * plain.abs().max()  # eps of 16 norms: 5e-6 each
     assert not nets[1].block1[0].conv1_1.bias
+
+
+def test_bands_without_colours_are_said(given, caplog):
+    net = create_model("fcn32s", 3, 2, head=16)
+    load_into(net, ("band1", "band2", "band3"), given)
+    assert "none of the bands band1, band2, band3 is called red, green or blue" in caplog.text
+    caplog.clear()
+    load_into(net, ("Red", "Green", "Blue"), given)
+    first = net.get_parameter("block1.1_1.conv1_1.weight")
+    assert torch.equal(first, given.weights["conv1_1.weight"])
+    assert not caplog.text
+
+
+def test_scores_are_those_of_the_file_whatever_the_net_scales(given):
+    torch.manual_seed(1)
+    score = torch.randn(2, 512, 1, 1)
+    weights = {**given.weights, "score_pool4.weight": score, "score_pool4.bias": torch.zeros(2)}
+    net = create_model("fcn8s-atonce", 3, 2, head=16)
+    load_into(net, RGB, replace(given, weights=weights))
+    torch.testing.assert_close(0.01 * net.score_pool4.weight, score)
 
 
 def test_bands_are_matched_by_name(given):

@@ -44,6 +44,15 @@ def test_a_pickle_is_never_run(tmp_path):
     assert made.exists()
 
 
+def test_whatever_a_reader_stumbles_over_is_a_sentence(tmp_path):
+    refused(write(tmp_path / "short.pth", b"\x80"), "is it damaged")
+    np.save(tmp_path / "text.npy", {"conv1_1": [np.array("a"), np.array("b")]}, allow_pickle=True)
+    refused(tmp_path / "text.npy", "is it damaged")
+    with h5py.File(tmp_path / "flat.weights.h5", "w") as file:
+        file["layers/dense"] = np.zeros(3)
+    refused(tmp_path / "flat.weights.h5", "is it damaged")
+
+
 def write(path, content):
     path.write_bytes(content)
     return path
