@@ -67,8 +67,8 @@ class FCN(Net):
         dilation: int = 1,
     ) -> None:
         super().__init__()
-        self._scales = (1.0,) * skips if skip_scales is None else tuple(skip_scales)
-        _check(skips, blocks, padding, upsampling, self._scales, dilation)
+        scales = (1.0,) * skips if skip_scales is None else tuple(skip_scales)
+        _check(skips, blocks, padding, upsampling, scales, dilation)
         as_caffe = padding == 100
         channels = [bands, *(width * factor for factor in WIDTHS)]
         self._blocks = []
@@ -101,7 +101,7 @@ class FCN(Net):
         self._skips: list[tuple[str, str]] = []  # names of upsampling and scores, coarse to fine
         self.score_scales: dict[str, float] = {}
         upscore = "upscore2"
-        for pool, scale in zip(range(blocks - 1, 0, -1), self._scales, strict=False):
+        for pool, scale in zip(range(blocks - 1, 0, -1), scales, strict=False):
             self.score_scales[f"score_pool{pool}"] = scale
             self._skips.append((upscore, f"score_pool{pool}"))
             self.add_module(upscore, enlarge(2))
@@ -118,9 +118,8 @@ class FCN(Net):
             pools.append(x)
         score: Tensor = self.score_fr(self.dropout(self.fc7(self.dropout(self.fc6(pools.pop())))))
         for i, (upscore, score_pool) in enumerate(self._skips):
-            pool, scale = pools.pop(), self._scales[i]
-            pool = pool if scale == 1 else pool * scale
-            finer = self.get_submodule(score_pool)(pool)
+            pool, scale = pools.pop(), self.score_scales[score_pool]
+            finer = self.get_submodule(score_pool)(pool if scale == 1 else pool * scale)
             score = self.get_submodule(upscore)(score)
             score = score + (self.crops[i](finer, score) if self.crops else finer)
         score = self.upscore(score)
