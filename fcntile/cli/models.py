@@ -23,6 +23,11 @@ def models(as_json: bool) -> None:
     Parameters are those for 3 bands and 21 classes without options, GMAC billions of
     multiply-accumulates for a tile of 512 px. Field is the receptive field of one pixel of the
     mask, halo how far the net sees beyond an aligned block, all in px.
+
+    \b
+    Examples:
+      fcntile models
+      fcntile models --json | jq '.[] | select(.gmac_512 < 50).name'
     """
     from fcntile.models.summary import summarise_all
 

@@ -84,7 +84,7 @@ def assert_same_tensors(one, other):
 def test_nothing_is_said_unless_asked_for(scene, tmp_path):
     run = train(*scene, "-o", tmp_path / "m.safetensors", "--steps", 2)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    assert load_model(tmp_path / "m.safetensors").card.arch == "fcn8s_small"
+    assert load_model(tmp_path / "m.safetensors").card.arch == "fcn8s-small"
 
 
 def test_the_summary_is_json_on_stdout_and_progress_on_stderr(scene, tmp_path):
