@@ -697,7 +697,7 @@ def test_settings_that_do_not_suit_the_net_or_the_classes_are_refused(scene, tmp
     image, labels = scene()
     for error, words, changes in (
         (ModelError, "no network is called 'unet'", {"arch": "unet"}),
-        (ModelError, "cannot be built with", {"arch_options": {"depth": 4}}),
+        (ModelError, "has no option", {"arch_options": {"depth": 4}}),
         (OptionError, "window 80 is not a multiple of the net's stride, 32", {"window": 80}),
         (OptionError, "1,2 are 2 numbers for 3 classes", {"class_weights": "1,2"}),
     ):
