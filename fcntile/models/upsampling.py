@@ -212,21 +212,3 @@ def make_upsampling(kind: str, channels: int, factor: int) -> nn.Module:
     if kind == "subpixel":
         return SubPixel(channels, channels, factor)
     raise ValueError(f"upsampling {kind!r} is none of {', '.join(UPSAMPLINGS)}")
-
-
-def as_convolution(layer: nn.ConvTranspose2d) -> nn.Conv2d:
-    """Return the ordinary convolution that a transposed convolution of stride 1 is.
-
-    Its kernels are mirrored in both directions, its inputs and outputs change places, and the
-    padding is k - 1 - p. So at stride 1 a "deconvolution" can learn nothing that a convolution
-    cannot.
-    """
-    k, p = layer.kernel_size[0], int(layer.padding[0])
-    same = nn.Conv2d(layer.in_channels, layer.out_channels, k, padding=k - 1 - p)
-    with torch.no_grad():
-        same.weight.copy_(layer.weight.flip(2, 3).transpose(0, 1))
-        if layer.bias is None:
-            same.bias = None
-        elif same.bias is not None:
-            same.bias.copy_(layer.bias)
-    return same
