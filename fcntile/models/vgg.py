@@ -28,7 +28,7 @@ def conv_relu(
     """Return a convolution of odd size `kernel`, its batch norm if any, and its ReLU.
 
     Args:
-        name: the layers are called conv, bn and relu with it.
+        name: the layers are called conv, bn and relu with it; deconv, debn and relu if transposed.
         kernel: size, odd.
         inputs: channels.
         outputs: channels.
@@ -36,15 +36,15 @@ def conv_relu(
         bias: whether the convolution has one; by default only without batch norm.
         padding: by default what keeps height and width.
         dilation: distance of the kernel's taps.
-        transposed: whether it is a transposed convolution, called deconv.
+        transposed: whether it is a transposed convolution.
     """
     bias = not batch_norm if bias is None else bias
     padding = dilation * (kernel // 2) if padding is None else padding
-    prefix, kind = ("deconv", nn.ConvTranspose2d) if transposed else ("conv", nn.Conv2d)
+    prefix, kind = ("de", nn.ConvTranspose2d) if transposed else ("", nn.Conv2d)
     conv = kind(inputs, outputs, kernel, padding=padding, bias=bias, dilation=dilation)
-    layers: OrderedDict[str, nn.Module] = OrderedDict({f"{prefix}{name}": conv})
+    layers: OrderedDict[str, nn.Module] = OrderedDict({f"{prefix}conv{name}": conv})
     if batch_norm:
-        layers[f"bn{name}"] = nn.BatchNorm2d(outputs)
+        layers[f"{prefix}bn{name}"] = nn.BatchNorm2d(outputs)
     layers[f"relu{name}"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers)
 

@@ -155,7 +155,7 @@ def test_training_starts_from_foreign_weights(make_raster, noise, tmp_path):
     options = ["--arch-option", "width=64", "--arch-option", "batch_norm=false"]
     run, weights = train(tmp_path, make_raster, noise, "--arch", "fcn2s_small", *options)
     assert run.returncode == 0, run.stderr
-    assert "left at chance: conv6, conv7, score_fr, score_pool1" in run.stderr
+    assert "left as they start: conv6, conv7, score_fr, score_pool1" in run.stderr
     card = load_model(tmp_path / "m.safetensors").card
     assert [band.mean / 255 for band in card.bands] == pytest.approx([0.485, 0.456, 0.406])
     assert [band.std / 255 for band in card.bands] == pytest.approx([0.229, 0.224, 0.225])
@@ -177,6 +177,6 @@ def test_the_net_for_foreign_weights_is_fcn8s(make_raster, noise, tmp_path):
     run, weights = train(tmp_path, make_raster, noise)
     assert run.returncode == 0, run.stderr
     assert "the network is fcn8s" in run.stderr
-    assert "left at chance: conv6, conv7, score_fr, score_pool4, score_pool3" in run.stderr
+    assert "left as they start: conv6, conv7, score_fr, score_pool4, score_pool3" in run.stderr
     assert load_model(tmp_path / "m.safetensors").card.arch == "fcn8s"
     assert_hardly_changed(tmp_path / "m.safetensors", weights, "1_1", "5_3")

@@ -40,7 +40,7 @@ def load_into(net: Net, bands: Sequence[str], given: Pretrained) -> list[str]:
         given: what the file holds.
 
     Returns:
-        Names of layers that were left at chance: scores and other heads that the file does not
+        Names of layers that were left as they start: scores and other heads that the file does not
         have, or has in another size.
 
     Raises:
@@ -79,7 +79,7 @@ def load_into(net: Net, bands: Sequence[str], given: Pretrained) -> list[str]:
             chance.append(layer)
     log.info(
         "from %s: %d layers, %s to %s, for the bands %s (those but red, green, blue with the mean "
-        "of their filters); left at chance: %s",
+        "of their filters); left as they start: %s",
         *(given.source, len(taken), taken[0], taken[-1]),
         *(", ".join(bands), ", ".join(chance) or "nothing"),
     )

@@ -37,7 +37,7 @@ def test_every_layer_is_taken_by_name(given, weights, caplog):
     assert torch.equal(net.score_pool3.weight, given.weights["score_pool3.weight"])
     assert torch.equal(net.upscore.weight, upscore)
     assert "18 layers, conv1_1 to score_pool3, " in caplog.text
-    assert "left at chance: nothing" in caplog.text
+    assert "left as they start: nothing" in caplog.text
 
 
 def test_other_heads_and_classes_stay_at_chance_and_are_named(given, caplog):
@@ -48,7 +48,7 @@ def test_other_heads_and_classes_stay_at_chance_and_are_named(given, caplog):
     with caplog.at_level(logging.INFO):
         left = load_into(net, RGB, given)
     assert left == ["conv6", "conv7", "score_fr", "score_pool4", "score_pool3"]
-    assert f"left at chance: {', '.join(left)}" in caplog.text
+    assert f"left as they start: {', '.join(left)}" in caplog.text
     for name, p in net.named_parameters():
         assert torch.equal(p, before.get_parameter(name)) == (not name.startswith("block"))
 
@@ -71,6 +71,47 @@ def test_a_batch_norm_takes_the_bias_and_changes_nothing(given):
         plain, normed = (net(x) for net in nets)
     assert (plain - normed).abs().max() <= 1e-3 * plain.abs().max()  # eps of 16 norms: 5e-6 each
     assert not nets[1].block1[0].conv1_1.bias
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "last"),
+    [
+        ("fcn32s", {"padding": 100}, "fc7"),
+        ("fcn8s", {"batch_norm": True}, "fc7"),
+        ("deep-fcn", {"dilation": 1}, "fc7"),
+        ("atrous-vgg16", {"output_stride": 32}, "fc7"),
+        ("mirror-vgg", {}, "fc7"),
+        ("deconvnet", {}, "block5"),
+        ("mirror-vgg-thread", {}, "encoder.4"),
+    ],
+)
+def test_every_net_on_vgg16_gives_the_maps_of_the_file(name, options, last, given):
+    torch.manual_seed(0)
+    net, seen = create_model(name, 3, 2, head=16, **options).eval(), {}
+    load_into(net, RGB, given)
+    net.get_submodule(last).register_forward_hook(lambda *args: seen.update(map=args[2]))
+    x = torch.randn(1, 3, 224, 224)
+    w = given.weights
+    with torch.no_grad():
+        net(x)
+        expected = x
+        for block, count in enumerate((2, 2, 3, 3, 3), 1):
+            for i in range(1, count + 1):
+                padding = 100 if (block, i) == (1, 1) and "padding" in options else 1
+                layer = f"conv{block}_{i}"
+                expected = nn.functional.conv2d(
+                    expected, w[f"{layer}.weight"], w[f"{layer}.bias"], padding=padding
+                ).relu()
+            if block < 5 or name != "deconvnet":
+                expected = nn.functional.max_pool2d(expected, 2, ceil_mode=True)
+        if last == "fc7":
+            padding = 0 if "padding" in options else 3
+            for layer, p in (("conv6", padding), ("conv7", 0)):
+                expected = nn.functional.conv2d(
+                    expected, w[f"{layer}.weight"], w[f"{layer}.bias"], padding=p
+                ).relu()
+    assert seen["map"].shape == expected.shape
+    assert (seen["map"] - expected).abs().max() <= 1e-3 * expected.abs().max()
 
 
 def test_bands_without_colours_are_said(given, caplog):
