@@ -111,7 +111,7 @@ class BilinearDeconvolution(nn.ConvTranspose2d):
 
 
 class SubPixel(nn.Sequential):
-    """A 3 x 3 convolution to `factor`² as many channels, which become the pixels of one cell.
+    """A 3 x 3 convolution, whose channels become the pixels of one cell.
 
     Shi et al., arXiv 1609.05158.
 
