@@ -26,6 +26,7 @@ class Summary:
         stride: total stride in px.
         receptive_field: of one output pixel, in px.
         halo: in px; None if there is none.
+        limits: what someone who chooses it should know; empty if there is nothing.
         layers: in the order of computation.
     """
 
@@ -39,6 +40,7 @@ class Summary:
     stride: int
     receptive_field: int
     halo: int | None
+    limits: str
     layers: list[Layer]
 
 
@@ -92,5 +94,6 @@ def info(
         stride=net.stride,
         receptive_field=net.receptive_field,
         halo=net.halo,
+        limits=net.limits,
         layers=found,
     )

@@ -79,3 +79,5 @@ def info(
         f"{found.gmac:,.2f} GMAC a tile, largest map {found.largest_map_mb:,.1f} MB\n"
         f"stride {found.stride} px, receptive field {found.receptive_field} px, halo {halo}"
     )
+    if found.limits:
+        click.echo(f"\n{found.limits}")

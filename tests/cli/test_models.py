@@ -51,6 +51,11 @@ def test_info_shows_every_layer_for_any_size():
     assert "stride 32 px, receptive field 468 px, halo 224 px" in text
 
 
+def test_info_says_the_limits_of_a_network():
+    assert "no halo makes its tiles agree" in run("info", "mirror-vgg-thread").stdout
+    assert json.loads(run("info", "mirror-vgg", "--json").stdout)["limits"] == ""
+
+
 def test_info_of_a_model_has_its_bands_and_classes(tmp_path):
     path = save_test_model(tmp_path / "m.safetensors", "probe", bands=5, classes=7, tile=64)
     found = json.loads(run("info", str(path), "--json").stdout)
