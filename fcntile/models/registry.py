@@ -4,6 +4,7 @@ A builder takes the bands and classes, and options by keyword.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
@@ -54,9 +55,24 @@ class Net(nn.Module):
 
 
 Builder = Callable[..., Net]
-BUILDERS: dict[str, Builder] = {}
-CLASSES: dict[str, type[Net]] = {}
-PAPERS: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is known of a network before it is built.
+
+    Args:
+        build: from bands, classes and options.
+        net: class of what that returns; its keyword arguments are the options.
+        paper: where the network is published.
+    """
+
+    build: Builder
+    net: type[Net]
+    paper: str
+
+
+NETWORKS: dict[str, Network] = {}
 
 
 def register_model(
@@ -65,15 +81,15 @@ def register_model(
     """Return a decorator that makes a builder known as `name`.
 
     Args:
-        name: lower case, with hyphens.
+        name: lower case; underscores become hyphens.
         net: class of what the builder returns, whose keyword arguments are the options; by default
             the builder is that class.
         paper: where the network is published.
     """
 
     def register(builder: Builder) -> Builder:
-        BUILDERS[name], PAPERS[name] = builder, paper
-        CLASSES[name] = net or builder  # type: ignore[assignment]
+        made = net or builder
+        NETWORKS[_key(name)] = Network(builder, made, paper)  # type: ignore[arg-type]
         return builder
 
     return register
@@ -85,7 +101,22 @@ def list_models() -> list[str]:
     >>> "fcn8s" in list_models()
     True
     """
-    return sorted(BUILDERS)
+    return sorted(NETWORKS)
+
+
+def find_network(name: str) -> Network:
+    """Return what is known of a network.
+
+    Raises:
+        ModelError: if there is none of that name.
+    """
+    if _key(name) not in NETWORKS:
+        raise ModelError(f"no network is called {name!r}; there are {', '.join(list_models())}")
+    return NETWORKS[_key(name)]
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def create_model(name: str, bands: int, classes: int, /, **options: object) -> Net:
@@ -100,11 +131,9 @@ def create_model(name: str, bands: int, classes: int, /, **options: object) -> N
     Raises:
         ModelError: if the name or an option is unknown, or an option has a value it cannot have.
     """
-    known = name.replace("_", "-")
-    if known not in BUILDERS:
-        raise ModelError(f"no network is called {name!r}; there are {', '.join(list_models())}")
-    check_options(known, CLASSES[known], options)
+    network = find_network(name)
+    check_options(name, network.net, options)
     try:
-        return BUILDERS[known](bands, classes, **options)
+        return network.build(bands, classes, **options)
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"{known} cannot be built with {options}: {error}") from error
+        raise ModelError(f"{name} cannot be built with {options}: {error}") from error

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fcntile.errors import OptionError
-from fcntile.models.registry import PAPERS, Net, create_model, list_models
+from fcntile.models.registry import Net, create_model, find_network, list_models
 
 BANDS, CLASSES, TILE = 3, 21, 512  # of the table of networks: those of the papers
 
@@ -142,7 +142,7 @@ def summarise(
         stride=net.stride,
         receptive_field=net.receptive_field,
         halo=net.halo,
-        paper=PAPERS.get(name, ""),
+        paper=find_network(name).paper,
     )
 
 
