@@ -7,8 +7,8 @@ from typing import Any
 
 from fcntile.errors import ModelError, OptionError
 from fcntile.models.model_file import bundled_models, read_card
-from fcntile.models.registry import list_models
-from fcntile.models.summary import BANDS, CLASSES, TILE, Layer, build_on_meta, layers
+from fcntile.models.registry import build_on_meta, list_models
+from fcntile.models.summary import BANDS, CLASSES, TILE, Layer, layers
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from fcntile.models.card import Card
 from fcntile.models.effective_field import EffectiveField, measure_field, spread_places
 from fcntile.models.layers import fold_batch_norm
 from fcntile.models.model_file import load_model
-from fcntile.models.registry import Net
+from fcntile.models.registry import Net, build_on_meta
 from fcntile.models.stages import Stage, choose_stages, record
-from fcntile.models.summary import Layer, build_on_meta, layers
+from fcntile.models.summary import Layer, layers
 from fcntile.raster.gdal import open_raster
 from fcntile.raster.reader import read_completed
 from fcntile.raster.writer import check_output

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from fcntile.errors import OptionError, OutputError
 from fcntile.inference.devices import Plan, available_cpus, choose_device, make_plan, peak_rss
 from fcntile.models.card import Card, ModelClass
 from fcntile.models.model_file import Model
-from fcntile.models.pretrained import Pretrained
 from fcntile.raster.writer import check_output
 from fcntile.training.augment import Augmentation
 from fcntile.training.distributed import Group, join_group
@@ -25,13 +24,20 @@ from fcntile.training.recipes import Settings
 from fcntile.training.run_folder import RunFolder
 from fcntile.training.session import Session
 from fcntile.training.signals import caught_signals
-from fcntile.training.start import Start, choose_start, fixed_tile, make_net, normalisation, suited
+from fcntile.training.start import (
+    DEFAULT_ARCH,
+    Start,
+    choose_start,
+    fixed_tile,
+    make_net,
+    normalisation,
+    suited,
+    with_arch,
+)
 from fcntile.training.trainer import Trainer, class_weights
 from fcntile.training.validation import Validation
 
 log = logging.getLogger(__name__)
-
-DEFAULT_ARCH = "fcn8s-small"
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def train(
     with join_group(choose_device(device).type == "cpu") as group:
         plan = _plan(device, settings, threads, group)
         start = choose_start(init, init_weights)
-        settings = _with_arch(settings, start)
+        settings = with_arch(settings, start)
         ground = prepare(
             images,
             labels,
@@ -220,19 +226,6 @@ def _plan(device: str, settings: Settings, threads: int | None, group: Group) ->
     if threads is None and group.size > 1:
         threads = max(1, available_cpus() // group.size)
     return make_plan(device, settings.precision, settings.batch_size, threads)
-
-
-def _with_arch(settings: Settings, start: Start) -> Settings:
-    """Return settings that name a network: the one asked for, else that of the start."""
-    if settings.arch is not None:
-        return settings
-    if start is None:
-        return replace(settings, arch=DEFAULT_ARCH)
-    if isinstance(start, Pretrained):
-        log.info("the network is %s, which the weights are for: no --arch was given", start.arch)
-    known = start if isinstance(start, Pretrained) else start.card
-    arch_options = {**known.arch_options, **settings.arch_options}
-    return replace(settings, arch=known.arch, arch_options=arch_options)
 
 
 def _card(

@@ -29,9 +29,10 @@ def models(as_json: bool) -> None:
       fcntile models
       fcntile models --json | jq '.[] | select(.gmac_512 < 50).name'
     """
-    from fcntile.models.summary import summarise_all
+    from fcntile.models import list_models
+    from fcntile.models.summary import summarise
 
-    networks = summarise_all()
+    networks = [summarise(name) for name in list_models()]
     if as_json:
         json.dump([asdict(network) for network in networks], sys.stdout)
         sys.stdout.write("\n")

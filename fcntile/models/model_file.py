@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fcntile.errors import ModelError, OutputError
 from fcntile.models.card import Card
-from fcntile.models.registry import Net, create_model
+from fcntile.models.registry import Net, build_on_meta
 
 CARD_KEY = "fcntile"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -88,8 +87,7 @@ def load_model(name: str | Path) -> Model:
         ModelError: if there is no such file, or it is not a model file of fcntile.
     """
     path, card, weights = _read(name)
-    with torch.device("meta"):
-        net = create_model(card.arch, len(card.bands), len(card.classes), **card.arch_options)
+    net = build_on_meta(card.arch, len(card.bands), len(card.classes), card.arch_options)
     try:
         net.load_state_dict(weights, assign=True)
     except RuntimeError as error:

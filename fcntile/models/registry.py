@@ -3,10 +3,12 @@
 A builder takes the bands and classes, and options by keyword.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import torch
 from torch import nn
 
 from fcntile.errors import ModelError
@@ -137,3 +139,13 @@ def create_model(name: str, bands: int, classes: int, /, **options: object) -> N
         return network.build(bands, classes, **options)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"{name} cannot be built with {options}: {error}") from error
+
+
+def build_on_meta(name: str, bands: int, classes: int, options: Mapping[str, Any]) -> Net:
+    """Return a network without memory for its weights.
+
+    Raises:
+        ModelError: if there is no such network, or it has no such option.
+    """
+    with torch.device("meta"):
+        return create_model(name, bands, classes, **options)

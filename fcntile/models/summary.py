@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fcntile.errors import OptionError
-from fcntile.models.registry import Net, create_model, find_network, list_models
+from fcntile.models.registry import Net, build_on_meta, find_network
 
 BANDS, CLASSES, TILE = 3, 21, 512  # of the table of networks: those of the papers
 
@@ -144,18 +144,3 @@ def summarise(
         halo=net.halo,
         paper=find_network(name).paper,
     )
-
-
-def build_on_meta(name: str, bands: int, classes: int, options: Mapping[str, Any]) -> Net:
-    """Return a network without memory for its weights.
-
-    Raises:
-        ModelError: if there is no such network, or it has no such option.
-    """
-    with torch.device("meta"):
-        return create_model(name, bands, classes, **options)
-
-
-def summarise_all() -> list[Summary]:
-    """Return the rows of all networks as they are without options."""
-    return [summarise(name) for name in list_models()]

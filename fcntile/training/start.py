@@ -16,6 +16,7 @@ from fcntile.training.recipes import Settings
 
 log = logging.getLogger(__name__)
 
+DEFAULT_ARCH = "fcn8s-small"
 Start = Model | Pretrained | None  # None is chance
 
 
@@ -35,6 +36,19 @@ def choose_start(init: str | None, init_weights: str | None) -> Start:
     if init_weights is not None:
         return read_pretrained(init_weights)
     return load_model(init) if init is not None else None
+
+
+def with_arch(settings: Settings, start: Start) -> Settings:
+    """Return settings that name a network: the one asked for, else that of the start."""
+    if settings.arch is not None:
+        return settings
+    if start is None:
+        return replace(settings, arch=DEFAULT_ARCH)
+    if isinstance(start, Pretrained):
+        log.info("the network is %s, which the weights are for: no --arch was given", start.arch)
+    known = start if isinstance(start, Pretrained) else start.card
+    arch_options = {**known.arch_options, **settings.arch_options}
+    return replace(settings, arch=known.arch, arch_options=arch_options)
 
 
 def make_net(card: Card, settings: Settings, start: Start) -> Net:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from refusals import assert_refused
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo"
 TRUTH = DEMO / "philippines_1_label.tif"
@@ -23,17 +24,6 @@ def evaluate(*args, start=("-m", "fcntile"), **more):
     """Run the command; return the finished process."""
     command = [sys.executable, *start, "evaluate", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, **more)
-
-
-def assert_refused(run, exit_code, *words):
-    """Check that a run failed in one sentence."""
-    assert run.returncode == exit_code, run.stderr
-    assert run.stdout == ""
-    assert "Traceback" not in run.stderr
-    error = run.stderr.strip().splitlines()[-1]
-    assert error.startswith("Error: ")
-    for word in words:
-        assert word in error
 
 
 @pytest.fixture

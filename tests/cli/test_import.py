@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.enums import ColorInterp
+from refusals import assert_refused
 from safetensors.torch import load_file
 from vgg import CAFFE_BGR_MEAN, fcn, random_head, random_vgg, sequential
 
@@ -20,17 +21,6 @@ RGB = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
 def fcntile(*args):
     command = [sys.executable, "-m", "fcntile", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True)
-
-
-def assert_refused(run, exit_code, *words):
-    """Check that a run failed in one sentence."""
-    assert run.returncode == exit_code, run.stderr
-    assert run.stdout == ""
-    assert "Traceback" not in run.stderr
-    error = run.stderr.strip().splitlines()[-1]
-    assert error.startswith("Error: ")
-    for word in words:
-        assert word in error
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from refusals import assert_refused
 from skimage.io import imread
 
 WITHOUT_MATPLOTLIB = """
@@ -19,17 +20,6 @@ def inspect(*args, start=("-m", "fcntile")):
     """Run the command; return the finished process."""
     command = [sys.executable, *start, "inspect", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True)
-
-
-def assert_refused(run, exit_code, *words):
-    """Check that a run failed in one sentence."""
-    assert run.returncode == exit_code, run.stderr
-    assert run.stdout == ""
-    assert "Traceback" not in run.stderr
-    error = run.stderr.strip().splitlines()[-1]
-    assert error.startswith("Error: ")
-    for word in words:
-        assert word in error
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp
+from refusals import assert_refused
 
 DATA = Path(__file__).parents[1] / "data"
 FCNTILE = [sys.executable, "-m", "fcntile"]
@@ -33,17 +34,6 @@ def fcntile(*args, **more):
     env |= more.pop("env", {})
     command = [*FCNTILE, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, env=env, **more)
-
-
-def assert_refused(run, exit_code, *words):
-    """Check that a run failed in one sentence."""
-    assert run.returncode == exit_code, run.stderr
-    assert run.stdout == ""
-    assert "Traceback" not in run.stderr
-    error = run.stderr.strip().splitlines()[-1]
-    assert error.startswith("Error: ")
-    for word in words:
-        assert word in error
 
 
 def test_a_mask_is_written_and_nothing_is_said(orthophoto, tmp_path):

@@ -20,6 +20,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from rasterio.transform import from_origin
+from refusals import assert_refused
 from safetensors.torch import load_file
 
 from fcntile.cli.main import main
@@ -39,17 +40,6 @@ def train(*args, start=START, settings=SMALL, **more):
     """Run the command; return the finished process."""
     command = [*start, *settings, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, **more)
-
-
-def assert_refused(run, exit_code, *words):
-    """Check that a run failed in one sentence."""
-    assert run.returncode == exit_code, run.stderr
-    assert run.stdout == ""
-    assert "Traceback" not in run.stderr
-    error = run.stderr.strip().splitlines()[-1]
-    assert error.startswith("Error: ")
-    for word in words:
-        assert word in error
 
 
 @pytest.fixture

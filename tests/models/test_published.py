@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fcntile.models.reach import input_interval
-from fcntile.models.summary import build_on_meta, layers, summarise
+from fcntile.models.registry import build_on_meta
+from fcntile.models.summary import layers, summarise
 
 CAFFE = {"padding": 100, "upsampling": "learned"}  # dense kernels between classes, as in the files
 KERAS = {"style": "keras-contrib"}

@@ -6,8 +6,9 @@ import torch
 
 from fcntile.models import create_model, list_models
 from fcntile.models.reach import layer_strides
+from fcntile.models.registry import build_on_meta
 from fcntile.models.stages import MAX_STAGES, choose_stages, record
-from fcntile.models.summary import build_on_meta, layers
+from fcntile.models.summary import layers
 
 DEEP = ("fc-densenet67", "fc-densenet103", "atrous-resnet50")  # have smaller siblings
 NAMES = [
