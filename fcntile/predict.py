@@ -1,28 +1,38 @@
 """Raster and model in, mask out: the path of a pixel."""
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import fcntile
-from fcntile.inference.blend import blend, class_values
+import rasterio
+from rasterio.windows import Window
+
+from fcntile.errors import Stopped
+from fcntile.inference.blend import Rows, blend
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
-from fcntile.inference.devices import Plan, make_plan, peak_rss
-from fcntile.inference.engine import Tile, infer
+from fcntile.inference.devices import make_plan, peak_rss
+from fcntile.inference.engine import Engine, Tile
+from fcntile.inference.job import Job, choose_tiling, cut, parse_threshold, part_shape, union, walks
+from fcntile.inference.products import make_products
+from fcntile.inference.provenance import facts_of, outputs_of
+from fcntile.inference.signals import caught_signals
 from fcntile.inference.stages import Clock, ahead
-from fcntile.inference.tiling import Tiling, plan_tiling
 from fcntile.models.model_file import Model, load_model
+from fcntile.raster.area import Area, bounds_window
+from fcntile.raster.assembly import Assembly
 from fcntile.raster.gdal import open_raster
+from fcntile.raster.identity import identify
+from fcntile.raster.outputs import Output, check_output, class_values
+from fcntile.raster.parts import Parts, PartWriter, open_parts, parts_folder, plan_parts
 from fcntile.raster.reader import read_strips
-from fcntile.raster.writer import check_output, open_mask
 
 log = logging.getLogger(__name__)
 
 STAGES = ("read", "infer", "blend", "write", "wait_read", "wait_infer", "wait_write", "wait_rows")
+PATIENCE = 8  # seconds that a part may still take after a signal
 
 
 @dataclass(frozen=True)
@@ -33,10 +43,12 @@ class Summary:
         output: path of the mask.
         width: pixels.
         height: pixels.
-        tiles: places of the grid.
-        skipped_tiles: those without a valid pixel, never inferred.
+        tiles: places of the grid that this run went to.
+        skipped_tiles: those without a pixel to predict, never inferred.
+        parts: of the run.
+        resumed_parts: those that an earlier run had finished.
         seconds: wall time of the whole run.
-        megapixels_per_second: raster pixels / 1e6 / seconds.
+        megapixels_per_second: pixels of the mask / 1e6 / seconds.
         stage_seconds: busy seconds of "read", "infer" (summed over workers), "blend", "write";
             idle seconds of inference, waiting for strips ("wait_read") or the writer
             ("wait_write"), of the reader ("wait_infer") and of the writer ("wait_rows").
@@ -50,6 +62,8 @@ class Summary:
     height: int
     tiles: int
     skipped_tiles: int
+    parts: int
+    resumed_parts: int
     seconds: float
     megapixels_per_second: float
     stage_seconds: dict[str, float]
@@ -65,6 +79,12 @@ def predict(
     model: str | Path = "buildings",
     tile: int | None = None,
     overlap: int | str | None = None,
+    stitch: str = "cosine",
+    aoi: str | None = None,
+    bounds: Sequence[float] | None = None,
+    products: Mapping[str, str | Path] | None = None,
+    dtype: str = "uint8",
+    threshold: str | float | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -73,12 +93,14 @@ def predict(
     driver: str = "COG",
     creation_options: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    restart: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Summary:
     """Write the mask of a raster: the class value of every pixel, nodata where it has no data.
 
-    The mask is uint8 with nodata 255, or uint16 with 65535 if a class value is above 254. Memory is
-    bounded by the raster's width, not its height.
+    The mask is uint8 with nodata 255, or uint16 with 65535 if a class value is above 254. Finished
+    parts are kept in a folder beside it until it is whole: after an error, a signal or a power cut
+    the same call goes on from there, and makes the same bytes.
 
     Args:
         input: whatever rasterio opens: a file, `/vsi...`, a URL, a file in an archive.
@@ -86,6 +108,15 @@ def predict(
         model: a model file, or the name of a bundled model.
         tile: side of a tile in pixels, a multiple of the net's stride; by default the card's.
         overlap: pixels that neighbours share, or a share such as "25%"; by default the card's.
+        stitch: "cosine" blends tiles; "exact" crops them by what the net sees, which gives the
+            logits of the untiled raster; "crop" crops them in the middle of the overlap.
+        aoi: vector file of polygons; outside of them the mask has no data.
+        bounds: left, bottom, right, top in the raster's CRS, to which outputs are clipped.
+        products: paths of further outputs by name: "probabilities", "confidence", "entropy",
+            "logits".
+        dtype: of these: "uint8" (1 to 255, 0 is nodata; not logits), "float16" or "float32".
+        threshold: probability from which a pixel is of a class, as 0.3 (the second of two) or
+            "roof=0.3".
         batch_size: tiles per forward pass; by default 1 on CPUs and 8 on GPUs.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto" (fp32), "fp32", "bf16" or "fp16".
@@ -93,71 +124,79 @@ def predict(
         threads: CPUs to use, by default all that this process may use.
         driver: "COG" or "GTiff".
         creation_options: GDAL creation options, over compress=deflate and 512 px blocks.
-        overwrite: replace an existing output.
+        overwrite: replace existing outputs.
+        restart: forget the parts of an earlier run.
         progress: called with the number of tiles done and of all tiles.
 
     Raises:
         OptionError: if an option cannot be used with this net or machine.
         InputError: if the raster cannot be read or does not suit the model.
         ModelError: if the model cannot be used.
-        OutOfMemoryError: if a batch of tiles does not fit the device.
-        OutputError: if the output exists or cannot be written.
+        OutOfMemoryError: if a tile does not fit the device.
+        OutputError: if an output exists or cannot be written, or parts are of another run.
+        Stopped: after SIGINT or SIGTERM, if there are finished parts to go on from.
     """
-    start, clock, output = time.perf_counter(), Clock(), Path(output)
+    start, clock = time.perf_counter(), Clock()
+    paths = {"mask": Path(output)} | {name: Path(p) for name, p in (products or {}).items()}
     plan = make_plan(device, precision, batch_size, threads)
-    check_output(output, overwrite=overwrite)
+    is_resumed = parts_folder(Path(output)).exists() and not restart
+    for path in paths.values():  # of an earlier run's outputs the last step may have made some
+        check_output(path, overwrite=overwrite or is_resumed)
     loaded = load_model(model)
-    net, card = loaded.net, loaded.card
-    with open_raster(input, threads=plan.threads) as raster:
-        height, width = raster.shape
+    card = loaded.card
+    with ExitStack() as stack:
+        raster = stack.enter_context(open_raster(input, threads=plan.threads))
         bands = choose_bands(raster, card, bidx)
         remark_on_resolution(raster, card)
-        tile, overlap = tile or card.tile, card.overlap if overlap is None else overlap
-        remark_on_tile(loaded, tile)
-        tiling = plan_tiling(height, width, tile, overlap, net.stride, net.halo, net.size)
+        tiling = choose_tiling(loaded, raster.shape, stitch=stitch, tile=tile, overlap=overlap)
+        remark_on_tile(loaded, tiling.x.tile)
+        extent = Window(0, 0, raster.width, raster.height)
+        extent = bounds_window(bounds, raster) if bounds else extent
+        job = Job(
+            input=input,
+            model=str(model),
+            plan=plan,
+            bands=tuple(bands),
+            tiling=tiling,
+            products=tuple(make_products(list(paths)[1:], len(card.classes), dtype)),
+            threshold=parse_threshold(threshold, card),
+            area=aoi,
+        )
         log.info("%s, %s, %s", card.name, tiling, plan)
-        tally = Tally(tiling.count, progress)
-        read = read_strips(
+        facts = facts_of(job, loaded, stitch, extent)
+        outputs = outputs_of(job, loaded, paths, facts)
+        walker = Walker(job, loaded, raster, outputs, clock, progress)
+        windows = plan_parts(extent, *part_shape(extent))
+        facts |= {"raster": identify(raster)}
+        parts = stack.enter_context(open_parts(outputs, facts, windows, restart=restart))
+        assembly = Assembly(
+            parts,
             raster,
-            bands,
-            tile=tiling.y.tile,
-            stride=tiling.y.stride,
-            count=tiling.y.count,
-            width=tiling.x.padded,
-        )
-        strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")
-        blended = blend(
-            tally.count(infer(loaded, strips, tiling, plan, clock)),
-            tiling,
-            len(card.classes),
-            plan.device,
-            clock,
-        )
-        rows = ahead(blended, clock, empty="wait_rows", full="wait_write")
-        mask = open_mask(
-            output,
-            like=raster,
-            classes=[(v, c.name, c.rgb) for v, c in zip(card.values, card.classes, strict=True)],
-            tags=_provenance(loaded, plan, tiling, bands),
+            extent,
             driver=driver,
             creation_options=creation_options,
             threads=plan.threads,
         )
-        with mask as writer, closing(strips), closing(rows), tally:
-            for block in rows:
-                with clock("write"):
-                    writer.write(class_values(block, card.values))
-            with clock("write"):
-                writer.finish()
+        missing = parts.missing()
+        with resumable(parts) as signals:
+            for window, files in walker.parts(parts.folder, missing):
+                parts.add(files)
+                if signals:
+                    raise KeyboardInterrupt
+        with clock("write"):
+            assembly.finish()
     seconds = time.perf_counter() - start
+    pixels = extent.height * extent.width
     return Summary(
         output=str(output),
-        width=width,
-        height=height,
-        tiles=tally.total,
-        skipped_tiles=tally.skipped,
+        width=int(extent.width),
+        height=int(extent.height),
+        tiles=walker.total,
+        skipped_tiles=walker.skipped,
+        parts=len(parts.windows),
+        resumed_parts=len(parts.windows) - len(missing),
         seconds=round(seconds, 3),
-        megapixels_per_second=round(height * width / 1e6 / seconds, 3),
+        megapixels_per_second=round(pixels / 1e6 / seconds, 3),
         stage_seconds={stage: round(clock.seconds[stage], 3) for stage in STAGES},
         peak_rss_mb=round(peak_rss() / 1e6, 1),
         model=card.name,
@@ -165,45 +204,112 @@ def predict(
     )
 
 
-class Tally:
-    """Counts tiles as they pass; lets none through once the `with` block is left."""
+class Walker:
+    """Makes parts: walks down the raster, from one part to the next without a stop.
 
-    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
-        self.total, self.done, self.skipped = total, 0, 0
+    Args:
+        job: what to make.
+        model: that it names.
+        raster: that it names, open.
+        outputs: files that the parts are of.
+        clock: counts the seconds of all stages.
+        progress: called with the number of tiles done and of all tiles.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        model: Model,
+        raster: rasterio.DatasetReader,
+        outputs: Sequence[Output],
+        clock: Clock,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.total = self.done = self.skipped = 0  # tiles
+        self._job, self._raster, self._outputs, self._clock = job, raster, outputs, clock
+        self._values = model.card.values
+        self._engine = Engine(model, job.plan, job.tiling.x.tile, clock)
+        self._area = Area(job.area, raster) if job.area else None
         self._progress = progress
-        self._is_over = False
 
-    def __enter__(self) -> "Tally":
-        return self
+    def parts(
+        self, folder: Path, windows: Sequence[Window]
+    ) -> Generator[tuple[Window, list[Path]], None, None]:
+        """Yield finished parts: their window, and their files in a folder."""
+        routes = list(walks(windows))
+        self.total += sum(self._job.tiling.block(union(route)).count for route in routes)
+        for route in routes:
+            with closing(self._rows(union(route))) as rows:
+                pieces = cut(rows, [int(window.height) for window in route])
+                for window in route:
+                    writer = PartWriter(folder, self._outputs, window)
+                    while writer.rows < window.height:
+                        piece = next(pieces)
+                        with self._clock("write"):
+                            piece[0] = class_values(piece[0], self._values)
+                            writer.write(piece)
+                    with self._clock("write"):
+                        files = writer.finish()
+                    yield window, files
 
-    def __exit__(self, *error: object) -> None:
-        self._is_over = True
+    def _rows(self, window: Window) -> Generator[Rows, None, None]:
+        """Yield what is wanted of a window from top to bottom: the path of a pixel."""
+        job, clock, tiling = self._job, self._clock, self._job.tiling
+        block = tiling.block(window)
+        read = read_strips(
+            self._raster,
+            job.bands,
+            [tiling.y.start(row) for row in block.rows],
+            tile=(tiling.y.tile, tiling.x.tile),
+            columns=tiling.x.span(block.columns),
+            area=self._area,
+        )
+        strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")
+        tiles = Tap(self._engine.infer(strips, tiling, block), self._count)
+        blended = blend(
+            tiles, tiling, block, job.products, job.plan.device, clock, job.threshold
+        )
+        rows = ahead(blended, clock, empty="wait_rows", full="wait_write")
+        with closing(strips), closing(rows), closing(tiles):
+            yield from rows
 
-    def count(self, tiles: Iterator[Tile]) -> Iterator[Tile]:
-        """Yield from `tiles`."""
-        for tile in tiles:
-            if self._is_over:
+    def _count(self, tile: Tile) -> None:
+        self.done += 1
+        self.skipped += tile.logits is None
+        self._progress(self.done, self.total)
+
+
+class Tap:
+    """Tiles on their way: counts them, and once closed lets none through."""
+
+    def __init__(self, tiles: Iterator[Tile], count: Callable[[Tile], None]) -> None:
+        self._tiles, self._count, self._is_closed = tiles, count, False
+
+    def __iter__(self) -> Iterator[Tile]:
+        """Yield from the tiles."""
+        for tile in self._tiles:
+            if self._is_closed:
                 return
             yield tile
-            self.done += 1
-            self.skipped += tile.logits is None
-            self._progress(self.done, self.total)
+            self._count(tile)
+
+    def close(self) -> None:
+        """Let no tile through."""
+        self._is_closed = True
 
 
-def _provenance(model: Model, plan: Plan, tiling: Tiling, bands: list[int]) -> dict[str, str]:
-    """Return tags that say how a mask was made, as far as that can change a pixel."""
-    options = {
-        "tile": tiling.x.tile,
-        "overlap": tiling.x.overlap,
-        "guard": tiling.x.guard,
-        "precision": str(plan.precision).removeprefix("torch."),
-        "batch_size": plan.batch_size,
-        "bands": bands,
-    }
-    return {
-        "TIFFTAG_SOFTWARE": f"fcntile {fcntile.__version__}",
-        "FCNTILE_MODEL": model.card.name,
-        "FCNTILE_MODEL_SHA256": model.sha256,
-        "FCNTILE_MODEL_ATTRIBUTION": model.card.attribution,
-        "FCNTILE_OPTIONS": json.dumps(options),
-    }
+@contextmanager
+def resumable(parts: Parts) -> Iterator[list[int]]:
+    """Give the signals that come; once one ends the run, say how to go on."""
+    with caught_signals(PATIENCE) as signals:
+        try:
+            yield signals
+        except (KeyboardInterrupt, SystemExit) as error:
+            done = len(parts.windows) - len(parts.missing())
+            if not signals or not done:
+                raise
+            raise Stopped(
+                f"stopped: {done} of {len(parts.windows)} parts are kept in {parts.folder}, and "
+                "the same command goes on from there",
+                signals[0],
+            ) from error

@@ -23,7 +23,7 @@ from fcntile.training.preview import Preview, preview
 from fcntile.training.recipes import Settings
 from fcntile.training.run_folder import RunFolder
 from fcntile.training.session import Session
-from fcntile.training.signals import caught_signals
+from fcntile.inference.signals import caught_signals
 from fcntile.training.start import (
     DEFAULT_ARCH,
     Start,

@@ -18,6 +18,30 @@ def pixels_or_share(
     return int(value)
 
 
+def pixels_or_auto(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> int | str | None:
+    """Return pixels as an int, and "auto" as it is."""
+    if value is None or value == "auto":
+        return value
+    if not value.isdecimal() or not int(value):
+        raise click.BadParameter(f"{value!r} is neither a number of pixels nor auto", ctx, param)
+    return int(value)
+
+
+def bounds(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """Return the four numbers of "l b r t" or "[l, b, r, t]", as rio has them."""
+    if value is None:
+        return None
+    try:
+        left, bottom, right, top = map(float, value.strip("[] ").replace(",", " ").split())
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not 'left bottom right top'", ctx, param) from error
+    return left, bottom, right, top
+
+
 def name_value_pairs(
     ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 ) -> dict[str, str]:

@@ -10,6 +10,8 @@ import click
 from fcntile.cli import options
 from fcntile.cli.progress import reporting
 
+PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
+
 
 @click.command(short_help="Segment a raster.")
 @click.argument("input", metavar="INPUT")
@@ -17,8 +19,10 @@ from fcntile.cli.progress import reporting
 @options.model
 @click.option(
     "--tile",
-    type=click.IntRange(min=1),
-    help="Side of a tile in px.  [default: the model's, 512 for bundled ones]",
+    metavar="PX|auto",
+    callback=options.pixels_or_auto,
+    help="Side of a tile in px; auto is the largest that fits the memory.  [default: the model's, "
+    "512 for bundled ones; auto for exact stitching]",
 )
 @click.option(
     "--overlap",
@@ -26,6 +30,44 @@ from fcntile.cli.progress import reporting
     callback=options.pixels_or_share,
     help="Px, or share of the tile like 25%, that neighbours share.  "
     "[default: the model's, 128 for bundled ones]",
+)
+@click.option(
+    "--stitch",
+    type=click.Choice(["cosine", "exact", "crop"]),
+    default="cosine",
+    show_default=True,
+    help="How tiles become one: blended by a cosine over their overlap; cropped by all that the "
+    "net sees, which gives the mask of the untiled raster; or cropped in the overlap's middle.",
+)
+@click.option(
+    "--aoi",
+    metavar="FILE",
+    help="Polygons of interest, in any CRS: only tiles that touch them are inferred, and outside "
+    "of them the mask has no data.",
+)
+@click.option(
+    "--bounds",
+    metavar="'L B R T'",
+    callback=options.bounds,
+    help="Clip to left, bottom, right, top in the CRS of INPUT.",
+)
+@click.option(
+    "--threshold",
+    metavar="[CLASS=]P",
+    help="Probability from which a pixel is of a class: of the second of two, or the one named.",
+)
+@click.option("--probabilities", metavar="FILE", help="Write the probability of each class, too.")
+@click.option("--confidence", metavar="FILE", help="Write the largest probability, too.")
+@click.option("--entropy", metavar="FILE", help="Write how undecided the net is, 0 to 1, too.")
+@click.option("--logits", metavar="FILE", help="Write what the net gives for each class, too.")
+@click.option(
+    "-t",
+    "--dtype",
+    type=click.Choice(["uint8", "float16", "float32"]),
+    default="uint8",
+    show_default=True,
+    help="Numbers in these: uint8 is 1 to 255 for 0 to 1, and 0 for no data; not for logits, which "
+    "are float32 then.",
 )
 @click.option(
     "--batch-size",
@@ -48,6 +90,7 @@ from fcntile.cli.progress import reporting
 )
 @options.creation_options
 @options.overwrite
+@click.option("--restart", is_flag=True, help="Forget the finished parts of an earlier run.")
 @options.as_json
 @options.progress
 def predict(as_json: bool, progress: str | None, **values: Any) -> None:
@@ -59,7 +102,8 @@ def predict(as_json: bool, progress: str | None, **values: Any) -> None:
 
     The mask is a Cloud-Optimized GeoTIFF on the same grid: the values of the labels that the model
     learned from, 255 (65535 in uint16) where INPUT has no data, with colours and class names. It
-    appears only when it is whole.
+    appears only when it is whole. Until then its finished parts are in FILE.parts: whatever ends
+    the run, the same command goes on from there.
 
     Bands, dtype and scale must be what the model was trained on; its card says so, and what does
     not fit is an error before any work.
@@ -72,8 +116,9 @@ def predict(as_json: bool, progress: str | None, **values: Any) -> None:
     """
     from fcntile.predict import predict
 
+    products = {name: path for name in PRODUCTS if (path := values.pop(name))}
     with reporting(progress, unit="tile") as report:
-        summary = predict(progress=report, **values)
+        summary = predict(progress=report, products=products, **values)
     if as_json:
         json.dump(asdict(summary), sys.stdout)
         sys.stdout.write("\n")

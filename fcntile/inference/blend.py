@@ -6,8 +6,9 @@ Written as an interpolation, `left + up * (right - left)`, the two weights sum t
 no weight sum, no division, and two tiles that agree to the bit keep their logits to the bit.
 
 Only what is still open is kept: the right junction of the tile before, and the bottom junctions of
-the tile row above. Everything else is final as soon as its tile arrives, and leaves as positions:
-which channel of the net is highest. `class_values` turns them into what the mask says.
+the tile row above. Everything else is final as soon as its tile arrives, and leaves as what is
+wanted of it. A window inside the raster gets the very logits that it has in the whole: the tiles
+above and left of it that reach in are blended too.
 """
 
 from collections.abc import Generator, Iterable, Sequence
@@ -19,13 +20,11 @@ from torch import Tensor
 
 from fcntile.errors import ModelError
 from fcntile.inference.engine import Tile, out_of_memory
+from fcntile.inference.products import Product, Threshold, reduce
 from fcntile.inference.stages import Clock
-from fcntile.inference.tiling import Tiling
-from fcntile.raster.writer import NODATA, mask_dtype
+from fcntile.inference.tiling import Block, Tiling
 
-# Positions where there is no data: all bits set, so 255, or 65535 once int16 is read as uint16.
-# (torch's own uint16 has no arithmetic.)
-NO_POSITION = {torch.uint8: 255, torch.int16: -1}
+Rows = list[NDArray[np.generic]]  # (bands, rows, width) of each product
 
 
 def taper(ramp: int) -> Tensor:
@@ -38,96 +37,41 @@ def taper(ramp: int) -> Tensor:
     return (0.5 - 0.5 * torch.cos(torch.pi * (i + 0.5) / ramp)).float()
 
 
-def position_dtype(classes: int) -> torch.dtype:
-    """Return the smallest dtype with a number for each class and one for no data."""
-    return torch.uint8 if classes <= NO_POSITION[torch.uint8] else torch.int16
-
-
-def best_class(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the highest logit of each pixel and its position, the first one among equals.
-
-    On CPUs torch's own argmax and max are several times slower than this running maximum, which
-    stays in bytes up to 255 classes.
-
-    Shape:
-        (classes, H, W) -> (H, W), (H, W) of `position_dtype`
-    """
-    dtype = position_dtype(len(logits))
-    if logits.device.type != "cpu":
-        best, positions = logits.max(0)
-        return best, positions.to(dtype)
-    best = logits[0].clone()
-    positions = torch.zeros(best.shape, dtype=dtype)
-    for k in range(1, len(logits)):
-        higher = logits[k] > best
-        higher = higher.view(dtype) if dtype == torch.uint8 else higher.to(dtype)
-        torch.maximum(positions, higher.mul_(k), out=positions)
-        torch.maximum(best, logits[k], out=best)
-    return best, positions
-
-
-def class_values(
-    positions: NDArray[np.unsignedinteger], values: Sequence[int]
-) -> NDArray[np.unsignedinteger]:
-    """Return the mask of positions: the value of each one's class, or the mask's nodata.
-
-    Args:
-        positions: (rows, width) uint8 or uint16, the largest number of which is no data.
-        values: of the classes, by position.
-
-    Returns:
-        (rows, width) in the `mask_dtype` of the values; the same array if it is that already.
-    """
-    if list(values) == list(range(len(values))):
-        return positions
-    dtype = mask_dtype(values)
-    table = np.full(np.iinfo(positions.dtype).max + 1, NODATA[dtype], dtype)
-    table[: len(values)] = values
-    mask = np.empty(positions.shape, dtype)
-    for row, out in zip(positions, mask, strict=True):  # numpy widens indices to 8 bytes each
-        table.take(row, out=out, mode="clip")
-    return mask
-
-
 def blend(
-    tiles: Iterable[Tile], tiling: Tiling, classes: int, device: torch.device, clock: Clock
-) -> Generator[NDArray[np.unsignedinteger], None, None]:
-    """Yield the finished rows, one block for each row of tiles: positions of the best classes.
+    tiles: Iterable[Tile],
+    tiling: Tiling,
+    block: Block,
+    products: Sequence[Product],
+    device: torch.device,
+    clock: Clock,
+    threshold: Threshold | None = None,
+) -> Generator[Rows, None, None]:
+    """Yield the finished rows of a window from top to bottom, those of one row of tiles at a time.
 
     Args:
-        tiles: inferred tiles in row-major order, every one of `tiling`.
+        tiles: inferred tiles in row-major order, every one of `block`.
         tiling: the grid they belong to.
-        classes: channels of the logits.
+        block: which of them, and the window they complete.
+        products: what is wanted of the logits.
         device: where the logits are, and all arithmetic is done.
         clock: counts the seconds of "blend".
+        threshold: of one class in the mask.
 
     Yields:
-        (rows, width) uint8 up to 255 classes, else uint16; 255 or 65535 where there is no data.
+        (bands, rows, width) of each product; int16 positions as uint16.
 
     Raises:
         ModelError: if a logit is infinite or not a number.
     """
-    dtype = position_dtype(classes)
-    with out_of_memory(device, 1):
-        blender = Blender(tiling, classes, device)
+    blender = Blender(tiling, block, products, device, threshold)
     for tile in tiles:
-        with clock("blend"):
-            if tile.column == 0:
-                first, stop = tiling.y.finished(tile.row)
-                shape = stop - first, tiling.x.size
-                rows = torch.full(shape, NO_POSITION[dtype], dtype=dtype, device=device)
-            blender.add(tile, rows)
-            if tile.column < tiling.x.count - 1:
+        with clock("blend"), out_of_memory(device, 1):
+            blender.add(tile)
+            if tile.column < block.columns[-1]:
                 continue
-            finished = rows.cpu().numpy()
-            if dtype == torch.int16:
-                finished = finished.view(np.uint16)
-            if not torch.isfinite(blender.total):
-                raise ModelError(
-                    f"the net gives infinite or undefined logits in rows {first} to {stop - 1}: "
-                    "the model is broken, or the precision too low for it (use fp32)"
-                )
-        yield finished
+            rows = blender.finish(tile.row)
+        if rows[0].shape[1]:
+            yield rows
 
 
 class Blender:
@@ -135,33 +79,54 @@ class Blender:
 
     Args:
         tiling: the grid of the tiles.
-        classes: channels of their logits.
-        device: where they are.
-
-    Attributes:
-        total: sum of the best logits so far; NaN and infinity stick to it.
+        block: which of them, and the window they complete.
+        products: what is wanted of the logits.
+        device: where the logits are.
+        threshold: of one class in the mask.
     """
 
-    def __init__(self, tiling: Tiling, classes: int, device: torch.device) -> None:
-        self.total = torch.zeros((), device=device)
-        self._tiling = tiling
-        self._up = taper(tiling.x.ramp).to(device)
+    def __init__(
+        self,
+        tiling: Tiling,
+        block: Block,
+        products: Sequence[Product],
+        device: torch.device,
+        threshold: Threshold | None = None,
+    ) -> None:
+        self._tiling, self._block, self._device = tiling, block, device
+        self._products, self._threshold = products, threshold
+        self._total = torch.zeros((), device=device)  # NaN and infinity stick to it
+        self._up = {axis.ramp: taper(axis.ramp).to(device) for axis in (tiling.y, tiling.x)}
         self._left: Tensor | None = None  # right junction of the tile before, (K, rows, ramp)
-        # bottom junctions of the row of tiles above, (K, ramp, width)
-        self._above = torch.zeros(classes, tiling.y.ramp, tiling.x.size, device=device)
+        self._above: Tensor | None = None  # bottom junctions of the row above, (K, ramp, width)
+        self._rows: list[Tensor] = []  # finished ones of this row of tiles
+
+    def _window(self, row: int) -> tuple[slice, slice]:
+        """Return the rows and columns of the window that a row of tiles completes."""
+        (top, bottom), (left, right) = self._block.window.toranges()
+        first, stop = self._tiling.y.finished(row)
+        first = max(first, top)
+        return slice(first, max(first, min(stop, bottom))), slice(left, right)
 
     @torch.inference_mode()
-    def add(self, tile: Tile, rows: Tensor) -> None:
-        """Blend a tile with its left and upper neighbours; put the positions it completes in place.
+    def add(self, tile: Tile) -> None:
+        """Blend a tile with its left and upper neighbours; put what it completes in place.
 
         A tile without data adds nothing: every pixel of it, junctions included, is nodata.
 
         Args:
             tile: the next one; its logits are overwritten.
-            rows: (rows, width) positions, those that the tile's row of tiles completes.
         """
-        y, x, ramp = self._tiling.y, self._tiling.x, self._tiling.x.ramp
-        left, self._left = self._left if tile.column else None, None
+        y, x = self._tiling.y, self._tiling.x
+        wanted, columns = self._window(tile.row)
+        left, self._left = self._left, None
+        if tile.column == self._block.columns[0]:
+            left = None
+            shape = wanted.stop - wanted.start, columns.stop - columns.start
+            self._rows = [
+                torch.full((p.bands, *shape), p.nodata, dtype=p.dtype, device=self._device)
+                for p in self._products
+            ]
         if tile.logits is None:
             return
         (y0, y1), (x0, x1) = y.counted(tile.row), x.counted(tile.column)
@@ -170,18 +135,49 @@ class Blender:
         logits = tile.logits[:, y0 - top : y1 - top, x0 - side : x1 - side]
 
         if left is not None:
-            logits[:, :, :ramp] = torch.lerp(left, logits[:, :, :ramp], self._up)
+            junction = logits[:, :, : x.ramp]
+            junction.copy_(torch.lerp(left, junction, self._up[x.ramp]))
         self._left = logits[:, :, x_done - x0 :]
-        logits = logits[:, :, : x_done - x0]
-        if tile.row > 0:
-            above = self._above[:, :, x0:x_done]
-            logits[:, :ramp] = torch.lerp(above, logits[:, :ramp], self._up[:, None])
-        if tile.row < y.count - 1:
-            self._above[:, :, x0:x_done] = logits[:, y_done - y0 :]
+        first, stop = max(x0, columns.start), min(x_done, columns.stop)
+        if first >= stop:
+            return
+        logits = logits[:, :, first - x0 : stop - x0]
+        here = slice(first - columns.start, stop - columns.start)
+        if self._above is None:
+            shape = len(logits), y.ramp, columns.stop - columns.start
+            self._above = torch.zeros(shape, device=self._device)
+        if tile.row > self._block.rows[0]:
+            junction, up = logits[:, : y.ramp], self._up[y.ramp][:, None]
+            junction.copy_(torch.lerp(self._above[:, :, here], junction, up))
+        if tile.row < self._block.rows[-1]:
+            self._above[:, :, here] = logits[:, y_done - y0 :]
+        if wanted.start >= wanted.stop:
+            return
 
-        best, positions = best_class(logits[:, : y_done - y0])
-        self.total += best.sum()
+        logits = logits[:, wanted.start - y0 : wanted.stop - y0]
+        best, made = reduce(logits, self._products, self._threshold)
+        self._total += best.sum()
+        empty = None
         if tile.valid is not None:
-            valid = tile.valid[y0 - top : y_done - top, x0 - side : x_done - side]
-            positions.masked_fill_(~valid, NO_POSITION[positions.dtype])
-        rows[:, x0:x_done] = positions
+            spans = slice(wanted.start - top, wanted.stop - top), slice(first - side, stop - side)
+            empty = ~tile.valid[spans]
+        for rows, values, product in zip(self._rows, made, self._products, strict=True):
+            rows[:, :, here] = values
+            if empty is not None:
+                rows[:, :, here].masked_fill_(empty, product.nodata)
+
+    def finish(self, row: int) -> Rows:
+        """Return what a row of tiles completes.
+
+        Raises:
+            ModelError: if a logit in it is infinite or not a number.
+        """
+        wanted, _ = self._window(row)
+        made = [rows.cpu().numpy() for rows in self._rows]
+        if not torch.isfinite(self._total):
+            raise ModelError(
+                f"the net gives infinite or undefined logits in rows {wanted.start} to "
+                f"{wanted.stop - 1}: the model is broken, or the precision too low for it "
+                "(use fp32)"
+            )
+        return [rows.view(np.uint16) if rows.dtype == np.int16 else rows for rows in made]

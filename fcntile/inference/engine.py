@@ -2,10 +2,12 @@
 
 On a CPU the net runs in several workers with one torch thread each, each on its own tiles: that
 beats one worker with many threads, and a tile's logits do not depend on how many workers there are.
+Batches always have the same shape, so that logits do not depend on where a walk begins either.
 """
 
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,10 +20,14 @@ from torch import Tensor
 from fcntile.errors import OutOfMemoryError
 from fcntile.inference.devices import Plan, exact_fp32, keep_freed_memory
 from fcntile.inference.stages import Clock
-from fcntile.inference.tiling import Tiling
+from fcntile.inference.tiling import Block, Tiling
 from fcntile.models.layers import fold_batch_norm
 from fcntile.models.model_file import Model
 from fcntile.raster.reader import Strip
+
+log = logging.getLogger(__name__)
+
+Inferred = tuple[Tensor, Tensor | None]  # logits, and which pixels the mask is to have
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Tile:
         row: index of its row of tiles.
         column: index in that row.
         logits: (classes, tile, tile) float32 on the device; None if no pixel is valid.
-        valid: (tile, tile) bool on the device; None if every pixel is.
+        valid: (tile, tile) bool on the device, which pixels the mask is to have; None if all.
     """
 
     row: int
@@ -43,47 +49,125 @@ class Tile:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tiles in row-major order, and the pixels of those that have any.
+    """Tiles in row-major order, and the pixels of those that have any to be predicted.
 
     Args:
         places: (row, column, index into `pixels` or None) of each tile.
-        pixels: (n, tile, tile, bands) in the raster's dtype.
-        valid: (n, tile, tile) bool; None if every pixel is.
+        pixels: (n, tile, tile, bands) in the raster's dtype; None if there is none.
+        valid: (n, tile, tile) bool, which have data; None if every pixel has.
+        wanted: (n, tile, tile) bool, which the mask is to have; None if those that have data.
     """
 
     places: list[tuple[int, int, int | None]]
     pixels: NDArray[np.generic] | None
     valid: NDArray[np.bool_] | None
+    wanted: NDArray[np.bool_] | None
 
 
-def infer(
-    model: Model, strips: Iterable[Strip], tiling: Tiling, plan: Plan, clock: Clock
-) -> Iterator[Tile]:
-    """Yield every tile of the grid in row-major order, with its logits.
+class Engine:
+    """A net on its device, ready to run.
 
     Args:
         model: the net and its card.
-        strips: the raster, one strip for each row of tiles.
-        tiling: the grid.
         plan: where and how.
+        columns: of a tile, in px.
         clock: counts the seconds of "infer", summed over workers.
 
     Raises:
-        OutOfMemoryError: if a batch does not fit the memory.
+        OutOfMemoryError: if the net does not fit the device.
     """
-    with out_of_memory(plan.device, plan.batch_size):
-        forward = _forward(model, tiling.x.tile, plan, clock)
-    if plan.device.type == "cpu":
-        keep_freed_memory()
-        torch.set_num_threads(1)  # of this thread: what it computes shares the CPUs with workers
-    waiting: deque[tuple[Batch, Future[tuple[Tensor, Tensor | None] | None]]] = deque()
-    with _pool(plan) as pool:
-        for batch in _batches(strips, tiling, plan.batch_size):
-            waiting.append((batch, pool.submit(forward, batch)))
-            if len(waiting) > plan.workers:
+
+    def __init__(self, model: Model, plan: Plan, columns: int, clock: Clock) -> None:
+        self.plan, self._clock = plan, clock
+        self._size = plan.batch_size  # tiles in one forward pass; halved if memory is short
+        exact_fp32(plan.device)
+        bands = model.card.bands
+        with out_of_memory(plan.device, plan.batch_size):
+            net = fold_batch_norm(model.net).to(plan.device)
+            self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # a value per band and column: a row of a tile is one run of numbers, faster on CPUs
+            self._mean = torch.tensor([b.mean for b in bands] * columns, device=plan.device)
+            self._std = torch.tensor([b.std for b in bands] * columns, device=plan.device)
+
+    def infer(self, strips: Iterable[Strip], tiling: Tiling, block: Block) -> Iterator[Tile]:
+        """Yield every tile of a block in row-major order, with its logits.
+
+        Args:
+            strips: the raster, one strip for each row of tiles, as wide as the block.
+            tiling: the grid.
+            block: which of its tiles.
+
+        Raises:
+            OutOfMemoryError: if not even one tile fits the memory.
+        """
+        if self.plan.device.type == "cpu":
+            keep_freed_memory()
+            torch.set_num_threads(1)  # of this thread: what it computes shares CPUs with workers
+        waiting: deque[tuple[Batch, Future[Inferred | None]]] = deque()
+        with _pool(self.plan) as pool:
+            for batch in _batches(strips, tiling, block, self.plan.batch_size):
+                waiting.append((batch, pool.submit(self._forward, batch)))
+                if len(waiting) > self.plan.workers:
+                    yield from _tiles(*waiting.popleft())
+            while waiting:
                 yield from _tiles(*waiting.popleft())
-        while waiting:
-            yield from _tiles(*waiting.popleft())
+
+    @torch.inference_mode()
+    def _forward(self, batch: Batch) -> Inferred | None:
+        """Bring a batch to the device and through the net; None if it has no pixels."""
+        if batch.pixels is None:
+            return None
+        count = len(batch.pixels)
+        while True:
+            size = self._size
+            try:
+                with self._clock("infer"), out_of_memory(self.plan.device, size):
+                    parts = [self._pass(batch, i, size) for i in range(0, count, size)]
+                    return _joined([p[0] for p in parts]), _joined_masks([p[1] for p in parts])
+            except OutOfMemoryError:
+                if size == 1:
+                    raise
+                self._shrink(size)
+
+    def _shrink(self, size: int) -> None:
+        """Halve the tiles of a forward pass, if no other worker has done so already."""
+        if self._size == size:
+            self._size = size // 2
+            log.warning(
+                "%s has too little memory for %d tiles at a time: going on with %d",
+                self.plan.device,
+                size,
+                self._size,
+            )
+        if self.plan.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _pass(self, batch: Batch, first: int, size: int) -> Inferred:
+        """Return the logits of some tiles of a batch, and which pixels the mask is to have."""
+        assert batch.pixels is not None
+        x = self._upload(_filled(batch.pixels[first : first + size], size)).float()
+        count = min(size, len(batch.pixels) - first)
+        x.view(*x.shape[:2], -1).sub_(self._mean).div_(self._std)  # (n, tile, tile, bands)
+        valid = wanted = None
+        if batch.valid is not None:
+            valid = wanted = self._upload(batch.valid[first : first + size])
+            x[:count].masked_fill_(~valid[..., None], 0)  # the mean, after normalisation
+        if batch.wanted is not None:
+            wanted = self._upload(batch.wanted[first : first + size])
+        with self._autocast():
+            logits = self._net(x.permute(0, 3, 1, 2))  # channels last as it is
+        return logits[:count].float().contiguous(), wanted  # (n, classes, tile, tile)
+
+    def _upload(self, array: NDArray[np.generic]) -> Tensor:
+        host = torch.from_numpy(array)
+        if self.plan.device.type == "cuda":
+            host = host.pin_memory()  # so that the copy need not wait for the kernels before it
+        return host.to(self.plan.device, non_blocking=True)
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        if self.plan.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.plan.device.type, self.plan.precision)
 
 
 def _pool(plan: Plan) -> ThreadPoolExecutor:
@@ -93,34 +177,38 @@ def _pool(plan: Plan) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(plan.workers, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _batches(strips: Iterable[Strip], tiling: Tiling, size: int) -> Iterator[Batch]:
-    """Cut strips into tiles and gather `size` of those that have valid pixels."""
+def _batches(strips: Iterable[Strip], tiling: Tiling, block: Block, size: int) -> Iterator[Batch]:
+    """Cut strips into tiles and gather `size` of those that have pixels to be predicted."""
     places: list[tuple[int, int, int | None]] = []
     pixels: list[NDArray[np.generic]] = []
     valid: list[NDArray[np.bool_] | None] = []
+    wanted: list[NDArray[np.bool_] | None] = []
 
     def batch() -> Batch:
-        ones = np.ones((tiling.y.tile, tiling.x.tile), bool)
-        is_partial = any(v is not None for v in valid)
-        return Batch(
-            places,
-            np.stack(pixels) if pixels else None,
-            np.stack([ones if v is None else v for v in valid]) if is_partial else None,
-        )
+        stacked = np.stack(pixels) if pixels else None
+        return Batch(places, stacked, _stacked(valid), _stacked(wanted))
 
-    for strip in strips:
-        for column in range(tiling.x.count):
-            span = slice(tiling.x.start(column), tiling.x.start(column) + tiling.x.tile)
+    left = tiling.x.start(block.columns[0])
+    for row, strip in zip(block.rows, strips, strict=True):
+        for column in block.columns:
+            first = tiling.x.start(column) - left
+            span = slice(first, first + tiling.x.tile)
             seen = None if strip.valid is None else strip.valid[:, span]
-            if seen is not None and not seen.any():
-                places.append((strip.row, column, None))
+            shown = seen
+            if strip.wanted is not None:
+                here = strip.wanted[:, span]
+                shown = here if seen is None else here & seen
+            if shown is not None and not shown.any():
+                places.append((row, column, None))
                 continue
-            places.append((strip.row, column, len(pixels)))
+            places.append((row, column, len(pixels)))
             pixels.append(strip.pixels[:, span].copy())  # a view would keep the strip
             valid.append(None if seen is None or seen.all() else seen.copy())
+            if strip.wanted is not None:
+                wanted.append(shown)
             if len(pixels) == size:
                 yield batch()
-                places, pixels, valid = [], [], []
+                places, pixels, valid, wanted = [], [], [], []
         if places and not pixels:  # nothing to wait for: rows without data are finished at once
             yield batch()
             places = []
@@ -128,48 +216,31 @@ def _batches(strips: Iterable[Strip], tiling: Tiling, size: int) -> Iterator[Bat
         yield batch()
 
 
-def _forward(
-    model: Model, tile: int, plan: Plan, clock: Clock
-) -> Callable[[Batch], tuple[Tensor, Tensor | None] | None]:
-    """Return the function that brings a batch to the device and through the net."""
-    device, precision = plan.device, plan.precision
-    exact_fp32(device)
-    net = fold_batch_norm(model.net).to(device)
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    bands = model.card.bands
-    # one value per band and column: a row of a tile is one run of numbers, far faster on CPUs
-    mean = torch.tensor([band.mean for band in bands] * tile, device=device)
-    std = torch.tensor([band.std for band in bands] * tile, device=device)
-
-    def upload(array: NDArray[np.generic]) -> Tensor:
-        host = torch.from_numpy(array)
-        if device.type == "cuda":
-            host = host.pin_memory()  # so that the copy need not wait for the kernels before it
-        return host.to(device, non_blocking=True)
-
-    def autocast() -> torch.autocast | nullcontext[None]:
-        if precision == torch.float32:
-            return nullcontext()
-        return torch.autocast(device.type, precision)
-
-    @torch.inference_mode()
-    def forward(batch: Batch) -> tuple[Tensor, Tensor | None] | None:
-        if batch.pixels is None:
-            return None
-        with clock("infer"), out_of_memory(device, len(batch.pixels)), autocast():
-            x = upload(batch.pixels).float()  # (n, tile, tile, bands)
-            x.view(*x.shape[:2], -1).sub_(mean).div_(std)
-            valid = None
-            if batch.valid is not None:
-                valid = upload(batch.valid)
-                x.masked_fill_(~valid[..., None], 0)  # the mean, after normalisation
-            logits = net(x.permute(0, 3, 1, 2))  # channels last as it is
-            return logits.float().contiguous(), valid  # (n, classes, tile, tile), class by class
-
-    return forward
+def _stacked(masks: list[NDArray[np.bool_] | None]) -> NDArray[np.bool_] | None:
+    """Return masks as one array, None being all true; None if all are."""
+    given = next((m for m in masks if m is not None), None)
+    if given is None:
+        return None
+    return np.stack([np.ones_like(given) if m is None else m for m in masks])
 
 
-def _tiles(batch: Batch, result: Future[tuple[Tensor, Tensor | None] | None]) -> Iterator[Tile]:
+def _filled(pixels: NDArray[np.generic], size: int) -> NDArray[np.generic]:
+    """Return a batch of `size` tiles: kernels, and so logits, may differ by the batch's shape."""
+    if len(pixels) == size:
+        return pixels
+    return np.concatenate([pixels, np.zeros((size - len(pixels), *pixels.shape[1:]), pixels.dtype)])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _joined_masks(parts: list[Tensor | None]) -> Tensor | None:
+    given = [p for p in parts if p is not None]
+    return _joined(given) if given else None
+
+
+def _tiles(batch: Batch, result: Future[Inferred | None]) -> Iterator[Tile]:
     """Yield the tiles of an inferred batch."""
     logits, valid = result.result() or (None, None)
     for row, column, i in batch.places:

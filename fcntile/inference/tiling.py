@@ -1,4 +1,4 @@
-"""The regular grid of tiles over a raster: pure integers.
+"""The grid of tiles over a raster: pure integers.
 
 One axis, a raster of `size` px, seen from tile `k`; tiles overlap by `overlap` px:
 
@@ -9,12 +9,23 @@ One axis, a raster of `size` px, seen from tile `k`; tiles overlap by `overlap` 
 
 At each inner side the outermost `guard` px of a tile weigh nothing, because there the net saw its
 own zero padding. What is left of the overlap, `ramp` px, is the *junction* where the two tiles are
-blended. With overlap <= tile / 2 at most two tiles meet along an axis, and 2 x 2 at a pixel.
+blended; a ramp of 0 px crops them there. With overlap <= tile / 2 at most two tiles meet along an
+axis, and 2 x 2 at a pixel.
+
+A grid goes on beyond the rim by reflection. It ends with a whole tile where the step puts it, or,
+for `exact` stitching, at the first multiple of the net's stride: then the net pads with zeros where
+it would pad the untiled raster, and the last tile is moved back to end there.
 """
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from functools import cached_property
+
+from rasterio.windows import Window
 
 from fcntile.errors import OptionError
+
+STITCHES = ("cosine", "exact", "crop")
 
 
 @dataclass(frozen=True)
@@ -24,14 +35,16 @@ class Axis:
     Args:
         size: pixels of the raster, >= 1.
         tile: pixels of a tile, >= 1.
-        overlap: pixels shared by two neighbours, 0 <= overlap <= tile / 2.
+        overlap: pixels shared by two neighbours, 0 <= overlap <= tile / 2; < tile without a ramp.
         guard: pixels of a tile's inner sides that weigh 0, 0 <= 2 * guard <= overlap.
+        end: where the last tile ends, >= max(size, tile); by default where whole steps put it.
     """
 
     size: int
     tile: int
     overlap: int
     guard: int = 0
+    end: int | None = None
 
     @property
     def stride(self) -> int:
@@ -43,27 +56,27 @@ class Axis:
         """Pixels over which two neighbours are blended."""
         return self.overlap - 2 * self.guard
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of tiles.
 
         >>> Axis(512, 512, 128).count, Axis(513, 512, 128).count, Axis(1, 512, 128).count
         (1, 2, 1)
         """
-        return max(1, -(-(self.size - self.overlap) // self.stride))
+        return max(1, -(-((self.end or self.size) - self.overlap) // self.stride))
 
     @property
     def padded(self) -> int:
-        """Pixels that the tiles cover: `size`, completed to whole tiles."""
-        return (self.count - 1) * self.stride + self.tile
+        """Pixels that the tiles cover: `size`, completed by reflection."""
+        return self.end or (self.count - 1) * self.stride + self.tile
 
     def start(self, k: int) -> int:
         """First pixel of tile `k`."""
-        return k * self.stride
+        return min(k * self.stride, self.padded - self.tile)
 
     def counted(self, k: int) -> tuple[int, int]:
         """First and one past the last raster pixel where tile `k` has weight."""
-        first = self.start(k) + (self.guard if k else 0)
+        first = self.start(k - 1) + self.stride + self.guard if k else 0
         is_last = k == self.count - 1
         return first, self.size if is_last else self.start(k) + self.tile - self.guard
 
@@ -76,6 +89,46 @@ class Axis:
         """
         first, stop = self.counted(k)
         return first, stop if k == self.count - 1 else self.counted(k + 1)[0]
+
+    def needed(self, first: int, stop: int) -> range:
+        """Tiles that have weight in an interval of pixels.
+
+        >>> Axis(1000, 512, 128, guard=16).needed(384, 512)
+        range(0, 2)
+        """
+        tiles = range(self.count)
+        return range(
+            bisect_right(tiles, first, key=lambda k: self.counted(k)[1]),
+            bisect_left(tiles, stop, key=lambda k: self.counted(k)[0]),
+        )
+
+    def span(self, tiles: range) -> tuple[int, int]:
+        """First and one past the last pixel of neighbouring tiles.
+
+        >>> Axis(1000, 512, 128).span(range(1, 3))
+        (384, 1280)
+        """
+        return self.start(tiles[0]), self.start(tiles[-1]) + self.tile
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring tiles, and the window that they complete.
+
+    Args:
+        window: pixels wanted.
+        rows: of tiles, those that have weight in the window.
+        columns: likewise.
+    """
+
+    window: Window
+    rows: range
+    columns: range
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return len(self.rows) * len(self.columns)
 
 
 @dataclass(frozen=True)
@@ -100,44 +153,35 @@ class Tiling:
         """Number of tiles."""
         return self.y.count * self.x.count
 
+    @property
+    def compute_factor(self) -> float:
+        """Net pixels per raster pixel, away from the rim: (tile / stride)^2.
 
-def plan_tiling(
-    height: int,
-    width: int,
-    tile: int,
-    overlap: int | str,
-    net_stride: int,
-    halo: int | None,
-    size: int | None = None,
-) -> Tiling:
-    """Return the grid that suits a raster and a net.
+        >>> round(Tiling.over(height=4096, width=4096, tile=512, overlap=128).compute_factor, 2)
+        1.78
+        """
+        return self.x.tile * self.y.tile / (self.x.stride * self.y.stride)
 
-    A tile must start at a multiple of the net's total stride: elsewhere its pooling grid is out of
-    step with its neighbour's, and the two give different logits for the same ground.
+    def block(self, window: Window | None = None) -> Block:
+        """Return the tiles that complete a window of the raster, by default all of it."""
+        window = window or Window(0, 0, self.x.size, self.y.size)
+        (top, bottom), (left, right) = window.toranges()
+        return Block(window, self.y.needed(top, bottom), self.x.needed(left, right))
 
-    Args:
-        height: pixels of the raster.
-        width: pixels of the raster.
-        tile: side of a tile in pixels.
-        overlap: pixels, or a share of the tile such as "25%".
-        net_stride: the net's total stride in pixels.
-        halo: the net's reach in pixels; None if there is none.
-        size: the only side of a tile that the net takes; None if it takes any.
 
-    Raises:
-        OptionError: if tile and overlap do not suit each other and the net.
+def overlap_px(overlap: int | str, tile: int, net_stride: int) -> int:
+    """Return an overlap in pixels; a share such as "25%" is rounded to the net's stride.
+
+    >>> overlap_px(128, 512, 32), overlap_px("25%", 512, 32), overlap_px("10%", 512, 32)
+    (128, 128, 64)
     """
-    overlap = overlap_px(overlap, tile, net_stride)
-    if size and tile != size:
-        raise OptionError(f"the net takes tiles of {size} px only, not {tile}: use --tile {size}")
-    if tile < 1 or tile % net_stride:
-        raise OptionError(f"tile {tile} is not a multiple of the net's stride, {net_stride}")
-    if not 0 <= overlap <= tile // 2:
-        raise OptionError(f"overlap {overlap} is not between 0 and half the tile, {tile // 2}")
-    if overlap % net_stride:
-        raise OptionError(f"overlap {overlap} is not a multiple of the net's stride, {net_stride}")
-    guard = default_guard(overlap, halo)
-    return Tiling.over(height=height, width=width, tile=tile, overlap=overlap, guard=guard)
+    if isinstance(overlap, int):
+        return overlap
+    try:
+        share = float(overlap.removesuffix("%")) / 100
+    except ValueError as error:
+        raise OptionError(f"overlap {overlap!r} is neither pixels nor a share like 25%") from error
+    return round(share * tile / net_stride) * net_stride
 
 
 def default_guard(overlap: int, halo: int | None) -> int:
@@ -154,16 +198,75 @@ def default_guard(overlap: int, halo: int | None) -> int:
     return halo if halo is not None and 2 * halo < overlap else overlap // 4
 
 
-def overlap_px(overlap: int | str, tile: int, net_stride: int) -> int:
-    """Return an overlap in pixels; a share such as "25%" is rounded to the net's stride.
+def plan_tiling(
+    height: int,
+    width: int,
+    tile: int,
+    overlap: int | str,
+    net_stride: int,
+    halo: int | None,
+    size: int | None = None,
+    stitch: str = "cosine",
+) -> Tiling:
+    """Return the grid that suits a raster and a net.
 
-    >>> overlap_px(128, 512, 32), overlap_px("25%", 512, 32), overlap_px("10%", 512, 32)
-    (128, 128, 64)
+    A tile must start at a multiple of the net's total stride: elsewhere its pooling grid is out of
+    step with its neighbour's, and the two give different logits for the same ground.
+
+    Args:
+        height: pixels of the raster.
+        width: pixels of the raster.
+        tile: side of a tile in pixels.
+        overlap: pixels, or a share of the tile such as "25%"; for exact stitching `exact_overlap`.
+        net_stride: the net's total stride in pixels.
+        halo: the net's reach in pixels; None if there is none.
+        size: the only side of a tile that the net takes; None if it takes any.
+        stitch: "cosine", "exact" or "crop".
+
+    Raises:
+        OptionError: if tile and overlap do not suit each other and the net.
     """
-    if isinstance(overlap, int):
-        return overlap
-    try:
-        share = float(overlap.removesuffix("%")) / 100
-    except ValueError as error:
-        raise OptionError(f"overlap {overlap!r} is neither pixels nor a share like 25%") from error
-    return round(share * tile / net_stride) * net_stride
+    overlap = overlap_px(overlap, tile, net_stride)
+    most = tile - net_stride if stitch == "exact" else tile // 2
+    if size and tile != size:
+        raise OptionError(f"the net takes tiles of {size} px only, not {tile}: use --tile {size}")
+    if tile < 1 or tile % net_stride:
+        raise OptionError(f"tile {tile} is not a multiple of the net's stride, {net_stride}")
+    if stitch == "exact" and overlap > most:
+        raise OptionError(
+            f"tile {tile} is too small for exact stitching: the net sees {overlap // 2} px around a "
+            f"pixel on each side, so use --tile {overlap + net_stride} or more, or --tile auto"
+        )
+    if not 0 <= overlap <= most:
+        raise OptionError(f"overlap {overlap} is not between 0 and half the tile, {most}")
+    if overlap % net_stride:
+        raise OptionError(f"overlap {overlap} is not a multiple of the net's stride, {net_stride}")
+    if stitch == "exact":
+        return Tiling(*(_exact_axis(n, tile, overlap, net_stride) for n in (height, width)))
+    guard = overlap // 2 if stitch == "crop" else default_guard(overlap, halo)
+    return Tiling.over(height=height, width=width, tile=tile, overlap=overlap, guard=guard)
+
+
+def _exact_axis(size: int, tile: int, overlap: int, net_stride: int) -> Axis:
+    """Return tiles that end where the net's own padding of the untiled raster begins."""
+    end = -(-size // net_stride) * net_stride
+    if tile >= end:
+        return Axis(size, end, 0, 0, end)
+    return Axis(size, tile, overlap, overlap // 2, end)
+
+
+def exact_overlap(halo: int | None) -> int:
+    """Return the overlap at which tiles, cropped by the net's reach, are the untiled raster.
+
+    Majurski and Bajcsy (*Exact Tile-Based Segmentation Inference for Images Larger than GPU
+    Memory*, 2021, doi 10.6028/jres.126.009) prove it for grids in step with the net's stride.
+
+    Raises:
+        OptionError: if the net has no such reach.
+    """
+    if halo is None:
+        raise OptionError(
+            "the net has no exact stitching: it takes tiles of one size only, in which every pixel "
+            "depends on all others; use --stitch cosine"
+        )
+    return 2 * halo

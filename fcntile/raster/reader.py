@@ -1,12 +1,12 @@
 """Read a raster from top to bottom, in strips as high as a tile, each pixel once.
 
-Neighbouring strips share the overlap's rows: those are kept, only the new rows are read. Strips are
-completed by reflection to whole tiles beyond the right and bottom rim. Their pixels lie band by
-band within a pixel, which is the order that nets run fastest on (channels last).
+Neighbouring strips share the overlap's rows: those are kept, only the new rows are read. Tiles that
+go on beyond the right and bottom rim are completed by reflection of what they have of the raster.
+Pixels lie band by band within a pixel, which is the order that nets run fastest on (channels last).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from fcntile.errors import InputError
+from fcntile.raster.area import Area
 from fcntile.raster.gdal import GDAL_ERRORS, strict_gdal
 
 COLOURS = {"pan", "coastal", "blue", "green", "red", "rededge", "nir", "swir"}  # GDAL's words
@@ -28,14 +29,14 @@ class Strip:
     """A row of tiles with its pixels.
 
     Args:
-        row: index of the tile row.
-        pixels: (tile, padded width, bands) in the raster's dtype.
-        valid: (tile, padded width) bool; None if every pixel is.
+        pixels: (tile, width, bands) in the raster's dtype.
+        valid: (tile, width) bool, which have data; None if every pixel has.
+        wanted: (tile, width) bool, which the mask is to have; None if every pixel.
     """
 
-    row: int
     pixels: NDArray[np.generic]
     valid: NDArray[np.bool_] | None
+    wanted: NDArray[np.bool_] | None = None
 
 
 def choose_numbers(raster: rasterio.DatasetReader, bidx: Sequence[int] | None) -> list[int]:
@@ -83,42 +84,51 @@ def resolution(raster: rasterio.DatasetReader) -> float | None:
 def read_strips(
     raster: rasterio.DatasetReader,
     bands: Sequence[int],
+    tops: Iterable[int],
     *,
-    tile: int,
-    stride: int,
-    count: int,
-    width: int,
+    tile: tuple[int, int],
+    columns: tuple[int, int],
+    area: Area | None = None,
 ) -> Iterator[Strip]:
-    """Yield the raster as strips of `tile` rows, one every `stride` rows.
+    """Yield strips of a raster.
 
     Args:
         raster: open dataset; nobody else may read from it meanwhile.
         bands: band numbers from 1, in the order of the net's channels.
-        tile: rows of a strip.
-        stride: rows from one strip's start to the next.
-        count: number of strips.
-        width: columns of a strip, >= the raster's: the rest is reflected.
+        tops: first row of each strip, from top to bottom; they share rows or touch.
+        tile: rows and columns of a tile. Only the last strip, and the last tile of each, may go on
+            beyond the rim.
+        columns: first and one past the last column, a row of whole tiles.
+        area: where the mask is wanted; by default everywhere.
 
     Raises:
         InputError: if pixels cannot be read, naming the rows.
     """
+    left, right = columns
+    width, inside = right - left, min(right, raster.width) - left
+    last_tile = width - tile[1]
     kept: Strip | None = None
+    kept_top = 0
     has_mask = _has_mask(raster, bands)
-    for row in range(count):
-        pixels = np.empty((tile, width, len(bands)), raster.dtypes[bands[0] - 1])
-        valid = np.empty((tile, width), bool) if has_mask else None
-        old = 0 if kept is None else tile - stride  # rows that the strip above has read
+    for top in tops:
+        pixels = np.empty((tile[0], width, len(bands)), raster.dtypes[bands[0] - 1])
+        valid = np.empty((tile[0], width), bool) if has_mask else None
+        old = 0 if kept is None else kept_top + tile[0] - top  # rows that the strip above has read
         if kept is not None:
-            pixels[:old] = kept.pixels[stride:]
+            pixels[:old] = kept.pixels[tile[0] - old :]
         if kept is not None and kept.valid is not None and valid is not None:
-            valid[:old] = kept.valid[stride:]
-        stop = min(tile, raster.height - row * stride)
-        window = Window(0, row * stride + old, raster.width, stop - old)
+            valid[:old] = kept.valid[tile[0] - old :]
+        stop = min(tile[0], raster.height - top)
+        window = Window(left, top + old, inside, stop - old)
         _read(raster, bands, window, pixels[old:stop], None if valid is None else valid[old:stop])
-        _reflect(pixels, stop, raster.width)
+        _reflect(pixels, stop, inside, last_tile)
         if valid is not None:
-            _reflect(valid, stop, raster.width)
-        kept = Strip(row, pixels, valid)
+            _reflect(valid, stop, inside, last_tile)
+        wanted = None
+        if area is not None:
+            wanted = np.zeros((tile[0], width), bool)
+            wanted[:stop, :inside] = area.read(Window(left, top, inside, stop))
+        kept, kept_top = Strip(pixels, valid, wanted), top
         yield kept
 
 
@@ -218,11 +228,13 @@ def _read(
         valid[:, :width] &= np.isfinite(view).all(axis=2)
 
 
-def _reflect(strip: NDArray[np.generic], rows: int, columns: int) -> None:
-    """Fill a strip beyond its first `rows` and `columns` by mirroring them, in place."""
-    for axis, size in enumerate((rows, columns)):
-        source = _mirrored(size, strip.shape[axis] - size, size)
-        if axis == 0:
-            strip[size:] = strip[source]
-        else:
-            strip[:, size:] = strip[:, source]
+def _reflect(strip: NDArray[np.generic], rows: int, columns: int, last_tile: int) -> None:
+    """Fill a strip beyond its first `rows` and `columns` by mirroring them, in place.
+
+    Columns are mirrored within the last tile, as rows are within the strip: so a tile does not
+    depend on how many others are read with it.
+    """
+    height, width = strip.shape[:2]
+    strip[rows:] = strip[_mirrored(rows, height - rows, rows)]
+    beyond = _mirrored(columns - last_tile, width - columns, columns - last_tile)
+    strip[:, columns:] = strip[:, last_tile + beyond]

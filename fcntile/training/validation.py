@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from fcntile.inference.blend import best_class
 from fcntile.inference.devices import Plan
-from fcntile.inference.engine import infer
+from fcntile.inference.engine import Engine
+from fcntile.inference.products import best_class
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Tiling
 from fcntile.models.model_file import Model
@@ -102,15 +102,16 @@ class Validation:
         """
 
         def strips() -> Iterator[Strip]:
-            for row, block in enumerate(blocks):
+            for block in blocks:
                 pixels, valid, _ = self.read(block)
-                yield Strip(row, pixels, None if valid.all() else valid)
+                yield Strip(pixels, None if valid.all() else valid)
 
         tile = self._tile
         if plan.device.type == "cpu":
             plan = replace(plan, batch_size=1)  # for each worker, as in prediction
         rows = Tiling.over(height=len(blocks) * tile, width=tile, tile=tile, overlap=0)
-        for inferred in infer(model, strips(), rows, plan, Clock()):
+        engine = Engine(model, plan, tile, Clock())
+        for inferred in engine.infer(strips(), rows, rows.block()):
             if inferred.logits is None:
                 yield np.full((tile, tile), UNLABELLED, np.uint16)
             else:

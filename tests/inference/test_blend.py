@@ -3,12 +3,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.windows import Window
 
 from fcntile.errors import ModelError
-from fcntile.inference.blend import best_class, blend, class_values, taper
+from fcntile.inference.blend import blend, taper
 from fcntile.inference.engine import Tile
+from fcntile.inference.products import make_products
 from fcntile.inference.stages import Clock
-from fcntile.inference.tiling import Tiling
+from fcntile.inference.tiling import Axis, Tiling
 
 CPU = torch.device("cpu")
 
@@ -19,8 +21,9 @@ def tile_weights(axis, k):
     up = 0.5 - 0.5 * np.cos(np.pi * (i + 0.5) / axis.ramp)
     weights = np.ones(axis.tile)
     if k > 0:
-        weights[: axis.guard] = 0
-        weights[axis.guard : axis.guard + axis.ramp] = up
+        first = axis.start(k - 1) + axis.stride + axis.guard - axis.start(k)
+        weights[:first] = 0
+        weights[first : first + axis.ramp] = up
     if k < axis.count - 1:
         weights[axis.tile - axis.guard :] = 0
         weights[axis.tile - axis.guard - axis.ramp : axis.tile - axis.guard] = up[::-1]
@@ -42,15 +45,30 @@ def blended_in_memory(tiles, tiling, classes):
 
 @st.composite
 def tilings(draw):
-    tile = draw(st.integers(1, 32))
-    overlap = draw(st.integers(0, tile // 2))
-    return Tiling.over(
-        height=draw(st.integers(1, 100)),
-        width=draw(st.integers(1, 100)),
-        tile=tile,
-        overlap=overlap,
-        guard=draw(st.integers(0, overlap // 2)),
+    unit = draw(st.integers(1, 4))  # stride of the net
+    tile = unit * draw(st.integers(1, 16))
+    overlap = unit * draw(st.integers(0, tile // unit // 2))
+    guard = draw(st.integers(0, overlap // 2))
+    sizes = draw(st.tuples(st.integers(1, 100), st.integers(1, 100)))
+    if draw(st.booleans()):
+        return Tiling(*(Axis(n, tile, overlap, guard) for n in sizes))
+    ends = [-(-n // unit) * unit for n in sizes]  # the last tile is moved back to end there
+    return Tiling(
+        *(
+            Axis(n, tile, overlap, guard, end) if tile < end else Axis(n, end, 0, 0, end)
+            for n, end in zip(sizes, ends, strict=True)
+        )
     )
+
+
+def blended(tiles, tiling, classes, window=None):
+    """Return the positions in a window, the blocks of rows put together."""
+    block = tiling.block(window)
+    here = [t for t in tiles if t.row in block.rows and t.column in block.columns]
+    # blending may write into a tile's logits, so it gets copies
+    copies = [Tile(t.row, t.column, t.logits.clone(), t.valid) for t in here]
+    rows = blend(copies, tiling, block, make_products([], classes, "uint8"), CPU, Clock())
+    return np.concatenate([mask[0] for (mask,) in rows])
 
 
 def random_tiles(tiling, classes):
@@ -71,23 +89,25 @@ def test_blending_equals_the_weighted_sum_held_in_memory(tiling, classes):
     height, width = tiling.y.size, tiling.x.size
     assert np.abs(weight[:height, :width] - 1).max() < 1e-6
 
-    # blending may write into a tile's logits, so it gets copies
-    copies = [Tile(t.row, t.column, t.logits.clone(), None) for t in tiles]
-    mask = np.concatenate(list(blend(copies, tiling, classes, CPU, Clock())))
+    mask = blended(tiles, tiling, classes)
     assert mask.shape == (height, width)
     best = np.sort(total, axis=0)[:, :height, :width]
     clear = best[-1] - best[-2] > 1e-5 if classes > 1 else np.ones((height, width), bool)
     assert (mask == total.argmax(0)[:height, :width])[clear].all()
 
 
-@pytest.mark.parametrize("classes", [1, 2, 6, 254, 255, 256, 300, 32768])
-def test_the_best_class_is_that_of_argmax(classes):
-    logits = torch.randint(0, 9, (classes, 20, 30)).float()  # with many ties
-    logits[-1, :10] = 9  # where the last class wins
-    best, positions = best_class(logits)
-    assert torch.equal(best, logits.amax(0))
-    assert np.array_equal(positions.numpy(), logits.numpy().argmax(0))
-    assert positions.dtype == (torch.uint8 if classes <= 255 else torch.int16)
+@settings(deadline=None)
+@given(tilings(), st.data())
+def test_a_window_has_the_very_classes_that_it_has_in_the_whole(tiling, data):
+    """Whatever tiles it needs: the result does not depend on where a run is cut."""
+    tiles = random_tiles(tiling, 3)
+    spans = []
+    for size in (tiling.y.size, tiling.x.size):
+        first = data.draw(st.integers(0, size - 1))
+        spans.append((first, data.draw(st.integers(first + 1, size))))
+    (top, bottom), (left, right) = spans
+    part = blended(tiles, tiling, 3, Window.from_slices(*spans))
+    assert np.array_equal(part, blended(tiles, tiling, 3)[top:bottom, left:right])
 
 
 @pytest.mark.parametrize("classes", [1, 255, 256, 300])
@@ -95,31 +115,11 @@ def test_where_there_is_no_data_is_the_largest_number(classes):
     tiling = Tiling.over(height=40, width=40, tile=32, overlap=8)
     valid = torch.rand(4, 32, 32) < 0.5
     tiles = [Tile(t.row, t.column, t.logits, valid[0]) for t in random_tiles(tiling, classes)]
-    first = next(blend(tiles, tiling, classes, CPU, Clock()))
+    products = make_products([], classes, "uint8")
+    ((first,),) = next(blend(tiles, tiling, tiling.block(), products, CPU, Clock()))
     assert first.dtype == (np.uint8 if classes <= 255 else np.uint16)
     nodata = np.iinfo(first.dtype).max
     assert np.array_equal(first[:24, :24] == nodata, ~valid[0, :24, :24].numpy())
-
-
-@pytest.mark.parametrize(
-    ("values", "dtype"),
-    [((42, 11, 21), np.uint8), ((0, 1, 254), np.uint8), ((0, 255, 7), np.uint16)],
-)
-@pytest.mark.parametrize("position_dtype", [np.uint8, np.uint16])
-def test_positions_become_the_values_of_their_classes(values, dtype, position_dtype):
-    none = np.iinfo(position_dtype).max
-    positions = np.array([[0, 1, none], [2, none, 2]], position_dtype)
-    mask = class_values(positions, values)
-    a, b, c = values
-    nodata = np.iinfo(dtype).max
-    assert mask.dtype == dtype
-    assert mask.tolist() == [[a, b, nodata], [c, nodata, c]]
-
-
-@pytest.mark.parametrize("classes", [2, 255, 256])
-def test_positions_that_are_the_values_are_not_copied(classes):
-    positions = np.zeros((2, 3), np.uint8 if classes <= 255 else np.uint16)
-    assert class_values(positions, range(classes)) is positions
 
 
 @pytest.mark.parametrize("ramp", [0, 1, 2, 63, 128])
@@ -134,7 +134,8 @@ def test_undefined_logits_are_an_error_not_a_class(value):
     tiling = Tiling.over(height=40, width=40, tile=32, overlap=8)
     tiles = random_tiles(tiling, 2)
     tiles[2].logits[1, 10, 3] = value
-    rows = blend(tiles, tiling, 2, CPU, Clock())
+    products = make_products([], 2, "uint8")
+    rows = blend(tiles, tiling, tiling.block(), products, CPU, Clock())
     next(rows)
     with pytest.raises(ModelError, match="rows 24 to 39"):
         next(rows)

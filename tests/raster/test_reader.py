@@ -12,6 +12,12 @@ from fcntile.raster.gdal import open_raster
 from fcntile.raster.reader import choose_numbers, read_completed, read_strips, resolution
 
 
+def strips_of(raster, bands, tile, stride, count, width=None, left=0):
+    tops = range(0, count * stride, stride)
+    columns = left, left + (width or max(tile, raster.width - left))
+    return read_strips(raster, bands, tops, tile=(tile, tile), columns=columns)
+
+
 @settings(
     max_examples=50,
     deadline=None,
@@ -23,23 +29,27 @@ from fcntile.raster.reader import choose_numbers, read_completed, read_strips, r
     tile=st.integers(1, 32),
     data=st.data(),
 )
-def test_strips_are_the_raster_mirrored_beyond_its_rim(
+def test_strips_are_the_raster_with_each_tile_mirrored_beyond_the_rim(
     make_raster, noise, height, width, tile, data
 ):
     overlap = data.draw(st.integers(0, tile // 2))
     stride = tile - overlap
-    count = max(1, -(-(height - overlap) // stride))
-    padded = max(width, tile) + data.draw(st.integers(0, 40))
+    count = data.draw(st.integers(1, max(1, -(-(height - overlap) // stride))))
+    left = data.draw(st.integers(0, width - 1))
+    right = left + tile + stride * data.draw(st.integers(0, (width - left - 1) // stride))
+    right = min(right, width - 1 + tile)  # the last tile begins in the raster
     pixels = noise(2, height, width)
     with open_raster(make_raster(pixels)) as raster:
-        strips = list(
-            read_strips(raster, [2, 1], tile=tile, stride=stride, count=count, width=padded)
+        strips = list(strips_of(raster, [2, 1], tile, stride, count, right - left, left))
+    assert len(strips) == count
+    for k, strip in enumerate(strips):
+        here = pixels[::-1, k * stride : k * stride + tile, left:right]  # bands 2, 1
+        below, beside = tile - here.shape[1], right - left - here.shape[2]
+        expected = np.pad(here, ((0, 0), (0, below), (0, 0)), mode="reflect")
+        last = np.pad(
+            expected[:, :, right - left - tile :], ((0, 0), (0, 0), (0, beside)), mode="reflect"
         )
-    assert [strip.row for strip in strips] == list(range(count))
-    for strip in strips:
-        here = pixels[::-1, strip.row * stride :][:, :tile]  # bands 2, 1
-        below = tile - here.shape[1]
-        expected = np.pad(here, ((0, 0), (0, below), (0, padded - width)), mode="reflect")
+        expected = np.concatenate([expected[:, :, : right - left - tile], last], axis=2)
         assert np.array_equal(strip.pixels.transpose(2, 0, 1), expected)
         assert strip.valid is None
 
@@ -61,7 +71,7 @@ def test_pixels_without_data_are_those_of_gdal(make_raster, noise, kind):
             path = make_raster(pixels, mask=~holes)
     with open_raster(path) as raster:
         bands = choose_numbers(raster, None)
-        strips = read_strips(raster, bands, tile=32, stride=24, count=3, width=64)
+        strips = strips_of(raster, bands, 32, 24, 3, 64)
         valid = np.concatenate([s.valid[:24] for s in strips])[:70, :50]
     assert bands == [1, 2, 3]
     assert np.array_equal(valid, ~holes)
@@ -71,7 +81,7 @@ def test_infinite_pixels_are_without_data(make_raster):
     pixels = np.ones((1, 8, 8), np.float32)
     pixels[0, 2, 3] = np.inf
     with open_raster(make_raster(pixels)) as raster:
-        (strip,) = read_strips(raster, [1], tile=8, stride=8, count=1, width=8)
+        (strip,) = strips_of(raster, [1], 8, 8, 1, 8)
     assert np.argwhere(~strip.valid).tolist() == [[2, 3]]
 
 
@@ -89,7 +99,7 @@ def test_rows_that_cannot_be_read_are_named(make_raster, noise, tmp_path):
     whole = (tmp_path / "image.tif").read_bytes()
     (tmp_path / "image.tif").write_bytes(whole[: len(whole) // 2])
     with open_raster(path) as raster:
-        strips = read_strips(raster, [1], tile=16, stride=16, count=4, width=64)
+        strips = strips_of(raster, [1], 16, 16, 4, 64)
         with pytest.raises(InputError, match=r"cannot read rows \d+ to \d+ of .*image.tif"):
             list(strips)
 

@@ -9,10 +9,13 @@ from typing import Any
 
 
 @contextmanager
-def caught_signals() -> Iterator[list[int]]:
+def caught_signals(patience: float | None = None) -> Iterator[list[int]]:
     """Note SIGINT and SIGTERM instead of obeying them; a second one is obeyed.
 
     Only Python's main thread can catch them: in another one none is noted.
+
+    Args:
+        patience: seconds after which the first one is obeyed too; by default never.
 
     Yields:
         Numbers of the signals that have come so far.
@@ -25,13 +28,22 @@ def caught_signals() -> Iterator[list[int]]:
 
     def note(signum: int, frame: FrameType | None) -> None:
         caught.append(signum)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, before[number])
+        if patience is not None:
+            signal.setitimer(signal.ITIMER_REAL, patience)
 
-    for caught_one in (signal.SIGINT, signal.SIGTERM):
-        before[caught_one] = signal.signal(caught_one, note)
+    def obey(signum: int, frame: FrameType | None) -> None:
+        signal.raise_signal(caught[0])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, note)
+    if patience is not None:
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, obey)
     try:
         yield caught
     finally:
+        if patience is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fcntile.training.signals import caught_signals
+from fcntile.inference.signals import caught_signals
 
 BOTH = signal.SIGINT, signal.SIGTERM
 

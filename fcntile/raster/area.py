@@ -1,0 +1,67 @@
+"""The ground of interest: polygons in any CRS, and bounds in the raster's own."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from fcntile.errors import InputError, OptionError
+from fcntile.raster.labels import VectorLabels
+from fcntile.raster.vectors import read_features
+
+INSIDE, OUTSIDE = 1, 0
+
+
+class Area:
+    """Polygons on the grid of a raster; a pixel is inside if its centre is.
+
+    Args:
+        path: a vector file; anything OGR reads with pyogrio installed, else GeoJSON.
+        like: the raster whose grid is wanted.
+
+    Raises:
+        InputError: if it cannot be read, or does not lie on the raster.
+        OptionError: if pyogrio is needed and missing.
+    """
+
+    def __init__(self, path: str, like: rasterio.DatasetReader) -> None:
+        self._polygons = VectorLabels(read_features(path), {}, OUTSIDE, like)
+
+    def read(self, window: Window) -> NDArray[np.bool_]:
+        """Return (height, width) bool: which pixels are inside."""
+        return self._polygons.read(window) == INSIDE
+
+    def touches(self, window: Window) -> bool:
+        """Tell whether any pixel of a window is inside."""
+        return bool(self.read(window).any())
+
+
+def bounds_window(bounds: Sequence[float], raster: rasterio.DatasetReader) -> Window:
+    """Return the window of the pixels whose centres lie within bounds.
+
+    Args:
+        bounds: left, bottom, right, top in the raster's CRS.
+        raster: north-up or south-up.
+
+    Raises:
+        OptionError: if they are not in this order, or the raster has no rows along an axis.
+        InputError: if they lie beside the raster.
+    """
+    left, bottom, right, top = bounds
+    shown = " ".join(f"{v:.10g}" for v in bounds)
+    transform = raster.transform
+    if not (left < right and bottom < top):
+        raise OptionError(f"bounds {shown} are not left, bottom, right, top")
+    if transform.b or transform.d or transform.is_identity:
+        raise OptionError(f"{raster.name} is not north-up: use --aoi instead of --bounds")
+    (c0, r0), (c1, r1) = (~transform * (left, top)), (~transform * (right, bottom))
+    rows, columns = (
+        (max(0, round(min(ends))), min(size, round(max(ends))))
+        for ends, size in (((r0, r1), raster.height), ((c0, c1), raster.width))
+    )
+    if rows[0] >= rows[1] or columns[0] >= columns[1]:
+        extent = " ".join(f"{v:.10g}" for v in raster.bounds)
+        raise InputError(f"bounds {shown} hold no pixel of {raster.name}, whose bounds are {extent}")
+    return Window.from_slices(rows, columns)
