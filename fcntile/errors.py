@@ -3,6 +3,8 @@
 A message is one sentence: what was given, what was wanted, what to do.
 """
 
+NOTE = 25  # level of log messages that answer what the user asked for: said unless -q
+
 
 class FcntileError(Exception):
     """Root of every error fcntile raises on purpose."""

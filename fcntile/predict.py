@@ -15,7 +15,9 @@ from fcntile.inference.blend import Rows, blend
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
 from fcntile.inference.devices import make_plan, peak_rss
 from fcntile.inference.engine import Engine, Tile
-from fcntile.inference.job import Job, choose_tiling, cut, parse_threshold, part_shape, union, walks
+from fcntile.inference.forecast import Forecast, empty_share, try_out
+from fcntile.inference.job import Job, cut, parse_threshold, part_rows, union, walks
+from fcntile.inference.layout import Layout, plan_layout
 from fcntile.inference.products import make_products
 from fcntile.inference.provenance import facts_of, outputs_of
 from fcntile.inference.signals import caught_signals
@@ -23,7 +25,7 @@ from fcntile.inference.stages import Clock, ahead
 from fcntile.models.model_file import Model, load_model
 from fcntile.raster.area import Area, bounds_window
 from fcntile.raster.assembly import Assembly
-from fcntile.raster.gdal import open_raster
+from fcntile.raster.gdal import bounded_cache, open_raster
 from fcntile.raster.identity import identify
 from fcntile.raster.outputs import Output, check_output, class_values
 from fcntile.raster.parts import Parts, PartWriter, open_parts, parts_folder, plan_parts
@@ -43,6 +45,8 @@ class Summary:
         output: path of the mask.
         width: pixels.
         height: pixels.
+        tile: side in px.
+        compute_factor: net pixels per raster pixel, (tile / stride)^2.
         tiles: places of the grid that this run went to.
         skipped_tiles: those without a pixel to predict, never inferred.
         parts: of the run.
@@ -60,6 +64,8 @@ class Summary:
     output: str
     width: int
     height: int
+    tile: int
+    compute_factor: float
     tiles: int
     skipped_tiles: int
     parts: int
@@ -77,7 +83,7 @@ def predict(
     output: str | Path,
     *,
     model: str | Path = "buildings",
-    tile: int | None = None,
+    tile: int | str | None = None,
     overlap: int | str | None = None,
     stitch: str = "cosine",
     aoi: str | None = None,
@@ -90,12 +96,14 @@ def predict(
     precision: str = "auto",
     bidx: Sequence[int] | None = None,
     threads: int | None = None,
+    max_memory: float | None = None,
     driver: str = "COG",
     creation_options: Mapping[str, str] | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    dry_run: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Summary:
+) -> Summary | Forecast:
     """Write the mask of a raster: the class value of every pixel, nodata where it has no data.
 
     The mask is uint8 with nodata 255, or uint16 with 65535 if a class value is above 254. Finished
@@ -106,7 +114,8 @@ def predict(
         input: whatever rasterio opens: a file, `/vsi...`, a URL, a file in an archive.
         output: path of the mask, a GeoTIFF.
         model: a model file, or the name of a bundled model.
-        tile: side of a tile in pixels, a multiple of the net's stride; by default the card's.
+        tile: side of a tile in pixels, a multiple of the net's stride; "auto" is the largest that
+            fits the memory. By default the card's; for exact stitching "auto".
         overlap: pixels that neighbours share, or a share such as "25%"; by default the card's.
         stitch: "cosine" blends tiles; "exact" crops them by what the net sees, which gives the
             logits of the untiled raster; "crop" crops them in the middle of the overlap.
@@ -122,10 +131,12 @@ def predict(
         precision: "auto" (fp32), "fp32", "bf16" or "fp16".
         bidx: bands for the net's channels, from 1; by default every band but alpha.
         threads: CPUs to use, by default all that this process may use.
+        max_memory: bytes that the process may hold; by default its own and half of what is free.
         driver: "COG" or "GTiff".
         creation_options: GDAL creation options, over compress=deflate and 512 px blocks.
         overwrite: replace existing outputs.
         restart: forget the parts of an earlier run.
+        dry_run: write nothing, and return a forecast.
         progress: called with the number of tiles done and of all tiles.
 
     Raises:
@@ -141,33 +152,47 @@ def predict(
     plan = make_plan(device, precision, batch_size, threads)
     is_resumed = parts_folder(Path(output)).exists() and not restart
     for path in paths.values():  # of an earlier run's outputs the last step may have made some
-        check_output(path, overwrite=overwrite or is_resumed)
+        check_output(path, overwrite=overwrite or is_resumed or dry_run)
     loaded = load_model(model)
     card = loaded.card
     with ExitStack() as stack:
         raster = stack.enter_context(open_raster(input, threads=plan.threads))
         bands = choose_bands(raster, card, bidx)
         remark_on_resolution(raster, card)
-        tiling = choose_tiling(loaded, raster.shape, stitch=stitch, tile=tile, overlap=overlap)
-        remark_on_tile(loaded, tiling.x.tile)
         extent = Window(0, 0, raster.width, raster.height)
         extent = bounds_window(bounds, raster) if bounds else extent
+        wanted = make_products(list(paths)[1:], len(card.classes), dtype)
+        layout = plan_layout(
+            loaded,
+            raster,
+            bands,
+            wanted,
+            plan,
+            stitch=stitch,
+            tile=tile,
+            overlap=overlap,
+            max_memory=max_memory,
+            fixed_batch=bool(batch_size),
+        )
+        remark_on_tile(loaded, layout.tiling.x.tile)
         job = Job(
             input=input,
             model=str(model),
-            plan=plan,
+            plan=layout.plan,
             bands=tuple(bands),
-            tiling=tiling,
-            products=tuple(make_products(list(paths)[1:], len(card.classes), dtype)),
+            tiling=layout.tiling,
+            products=tuple(wanted),
             threshold=parse_threshold(threshold, card),
             area=aoi,
         )
-        log.info("%s, %s, %s", card.name, tiling, plan)
-        facts = facts_of(job, loaded, stitch, extent)
+        log.info("%s, %s, %s", card.name, job.tiling, job.plan)
+        stack.enter_context(bounded_cache(raster, min(layout.columns, raster.width)))
+        facts = facts_of(job, loaded, stitch, extent) | {"raster": identify(raster)}
         outputs = outputs_of(job, loaded, paths, facts)
+        windows = plan_parts(extent, part_rows(layout.columns), layout.columns)
         walker = Walker(job, loaded, raster, outputs, clock, progress)
-        windows = plan_parts(extent, *part_shape(extent))
-        facts |= {"raster": identify(raster)}
+        if dry_run:
+            return walker.forecast(layout, extent, windows, stitch)
         parts = stack.enter_context(open_parts(outputs, facts, windows, restart=restart))
         assembly = Assembly(
             parts,
@@ -179,7 +204,7 @@ def predict(
         )
         missing = parts.missing()
         with resumable(parts) as signals:
-            for window, files in walker.parts(parts.folder, missing):
+            for _, files in walker.parts(parts.folder, missing):
                 parts.add(files)
                 if signals:
                     raise KeyboardInterrupt
@@ -191,6 +216,8 @@ def predict(
         output=str(output),
         width=int(extent.width),
         height=int(extent.height),
+        tile=job.tiling.x.tile,
+        compute_factor=round(job.tiling.compute_factor, 3),
         tiles=walker.total,
         skipped_tiles=walker.skipped,
         parts=len(parts.windows),
@@ -227,7 +254,7 @@ class Walker:
     ) -> None:
         self.total = self.done = self.skipped = 0  # tiles
         self._job, self._raster, self._outputs, self._clock = job, raster, outputs, clock
-        self._values = model.card.values
+        self._model = model
         self._engine = Engine(model, job.plan, job.tiling.x.tile, clock)
         self._area = Area(job.area, raster) if job.area else None
         self._progress = progress
@@ -246,11 +273,49 @@ class Walker:
                     while writer.rows < window.height:
                         piece = next(pieces)
                         with self._clock("write"):
-                            piece[0] = class_values(piece[0], self._values)
+                            piece[0] = class_values(piece[0], self._model.card.values)
                             writer.write(piece)
                     with self._clock("write"):
                         files = writer.finish()
                     yield window, files
+
+    def forecast(
+        self, layout: Layout, extent: Window, windows: Sequence[Window], stitch: str
+    ) -> Forecast:
+        """Return what making these parts would cost, by a short trial in the middle."""
+        job, x = self._job, layout.tiling.x
+        side = min(4 * x.stride, extent.width), min(8 * x.stride, extent.height)
+        middle = Window(
+            extent.col_off + (extent.width - side[0]) // 2,
+            extent.row_off + (extent.height - side[1]) // 2,
+            *side,
+        )
+        tiles = sum(job.tiling.block(union(walk)).count for walk in walks(windows))
+        empty = empty_share(self._raster, job.bands, job.tiling, self._area)
+        with closing(self._rows(middle)) as rows:
+            tried = try_out(rows, lambda: self.done - self.skipped)
+        pixels = extent.height * extent.width
+        size = pixels * sum(o.pixel_bytes for o in self._outputs) * tried.compression
+        packing = pixels * tried.pixel_seconds / job.plan.threads
+        return Forecast(
+            width=int(extent.width),
+            height=int(extent.height),
+            tile=x.tile,
+            overlap=x.overlap,
+            guard=x.guard,
+            stitch=stitch,
+            tiles=tiles,
+            empty_tiles=round(empty * tiles),
+            compute_factor=round(job.tiling.compute_factor, 3),
+            parts=len(windows),
+            swath=layout.columns,
+            memory_mb=round(layout.need.total(layout.columns) / 1e6, 1),
+            device_memory_mb=round(layout.need.device / 1e6, 1),
+            output_mb=round(size / 1e6, 1),
+            seconds=round(tiles * (1 - empty) * tried.tile_seconds + packing, 1),
+            model=self._model.card.name,
+            device=str(job.plan.device),
+        )
 
     def _rows(self, window: Window) -> Generator[Rows, None, None]:
         """Yield what is wanted of a window from top to bottom: the path of a pixel."""

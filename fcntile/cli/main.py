@@ -17,7 +17,7 @@ from fcntile.cli.inspect import inspect
 from fcntile.cli.models import models
 from fcntile.cli.predict import predict
 from fcntile.cli.train import train
-from fcntile.errors import FcntileError, OutOfMemoryError
+from fcntile.errors import NOTE, FcntileError, OutOfMemoryError
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
 
@@ -55,7 +55,8 @@ def terminate(signum: int, frame: FrameType | None) -> NoReturn:
 @click.version_option(__version__)
 def main(verbose: int, quiet: int) -> None:
     """Segment rasters too large for memory with fully convolutional networks."""
-    level = max(logging.DEBUG, logging.WARNING - 10 * (verbose - quiet))
+    logging.addLevelName(NOTE, "NOTE")
+    level = max(logging.DEBUG, NOTE - 10 * (verbose - quiet))
     logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s: %(message)s")
     # rasters without a georeference are welcome; rasterio warns at each of them
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal")

@@ -42,6 +42,21 @@ def bounds(
     return left, bottom, right, top
 
 
+def size(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return bytes of sizes such as 2GB, 512 MiB or 1.5e9."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([\d.]+(?:e\d+)?)\s*([kMGT]?)(i?)B?", value.strip(), re.IGNORECASE)
+    try:
+        number = float(found[1]) if found else 0
+    except ValueError:
+        number = 0
+    if not found or not number:
+        raise click.BadParameter(f"{value!r} is no size like 2GB or 512MB", ctx, param)
+    step = 1024 if found[3] else 1000
+    return number * float(step ** " KMGT".index(found[2].upper() or " "))
+
+
 def name_value_pairs(
     ctx: click.Context, param: click.Parameter, pairs: tuple[str, ...]
 ) -> dict[str, str]:

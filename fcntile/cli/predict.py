@@ -10,6 +10,14 @@ import click
 from fcntile.cli import options
 from fcntile.cli.progress import reporting
 
+FORECAST = """\
+outputs   {width} x {height} px, about {output_mb:.0f} MB
+tiles     {tiles} of {tile} px, overlap {overlap}, guard {guard}, {stitch}; about {empty_tiles} empty
+compute   {compute_factor:.2f} net pixels per pixel (512/128 has 1.78)
+parts     {parts}, in swaths of {swath} columns
+memory    {gb:.1f} GB
+device    {device}
+time      about {seconds:.0f} s"""
 PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
 
 
@@ -90,6 +98,17 @@ PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
 )
 @options.creation_options
 @options.overwrite
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    callback=options.size,
+    help="Memory that the process may hold, such as 2GB.  [default: half of what is free]",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing; say which tiles, how much memory, and how long, by a trial of 2 s.",
+)
 @click.option("--restart", is_flag=True, help="Forget the finished parts of an earlier run.")
 @options.as_json
 @options.progress
@@ -117,8 +136,10 @@ def predict(as_json: bool, progress: str | None, **values: Any) -> None:
     from fcntile.predict import predict
 
     products = {name: path for name in PRODUCTS if (path := values.pop(name))}
-    with reporting(progress, unit="tile") as report:
-        summary = predict(progress=report, products=products, **values)
+    with reporting("none" if values["dry_run"] else progress, unit="tile") as report:
+        made = predict(progress=report, products=products, **values)
     if as_json:
-        json.dump(asdict(summary), sys.stdout)
+        json.dump(asdict(made), sys.stdout)
         sys.stdout.write("\n")
+    elif values["dry_run"]:
+        click.echo(FORECAST.format(**asdict(made), gb=made.memory_mb / 1e3))

@@ -9,12 +9,11 @@ from fcntile.errors import OptionError
 from fcntile.inference.blend import Rows
 from fcntile.inference.devices import Plan
 from fcntile.inference.products import Product, Threshold
-from fcntile.inference.tiling import Tiling, exact_overlap, plan_tiling
+from fcntile.inference.tiling import Tiling
 from fcntile.models.card import Card
-from fcntile.models.model_file import Model
 
 
-PART_PIXELS = 8 << 20
+PART_PIXELS = 2 << 20
 OUTPUT_BLOCK = 512  # px
 
 
@@ -43,31 +42,6 @@ class Job:
     area: str | None
 
 
-def choose_tiling(
-    model: Model,
-    shape: tuple[int, int],
-    *,
-    stitch: str,
-    tile: int | None,
-    overlap: int | str | None,
-) -> Tiling:
-    """Return the grid for a raster: what the user wants, else what the card says.
-
-    Raises:
-        OptionError: if that does not suit the net.
-    """
-    net, card = model.net, model.card
-    if stitch == "exact":
-        if overlap is not None:
-            raise OptionError("exact stitching knows its overlap from the net: leave out --overlap")
-        overlap = exact_overlap(net.halo)
-    elif overlap is None:
-        overlap = card.overlap
-    return plan_tiling(
-        *shape, tile or card.tile, overlap, net.stride, net.halo, net.size, stitch
-    )
-
-
 def parse_threshold(text: str | float | None, card: Card) -> Threshold | None:
     """Return the threshold in `0.3`, of the second of two classes, or in `roof=0.3`.
 
@@ -91,11 +65,9 @@ def parse_threshold(text: str | float | None, card: Card) -> Threshold | None:
     return Threshold(names.index(name) if equals else 1, probability)
 
 
-def part_shape(extent: Window) -> tuple[int, int]:
-    """Return rows and columns of a part: about 8 Mpx, whole blocks of the outputs."""
-    columns = int(extent.width)
-    rows = max(1, PART_PIXELS // columns // OUTPUT_BLOCK) * OUTPUT_BLOCK
-    return rows, columns
+def part_rows(columns: int) -> int:
+    """Return the rows of a part in a swath: about 2 Mpx, whole blocks of the outputs."""
+    return max(1, PART_PIXELS // columns // OUTPUT_BLOCK) * OUTPUT_BLOCK
 
 
 def walks(windows: Sequence[Window]) -> Iterator[list[Window]]:

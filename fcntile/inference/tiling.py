@@ -162,6 +162,15 @@ class Tiling:
         """
         return self.x.tile * self.y.tile / (self.x.stride * self.y.stride)
 
+    def window(self, row: int, column: int) -> Window:
+        """Return the pixels of a tile that the raster has."""
+        return Window.from_slices(
+            *(
+                (axis.start(k), min(axis.start(k) + axis.tile, axis.size))
+                for axis, k in ((self.y, row), (self.x, column))
+            )
+        )
+
     def block(self, window: Window | None = None) -> Block:
         """Return the tiles that complete a window of the raster, by default all of it."""
         window = window or Window(0, 0, self.x.size, self.y.size)

@@ -67,6 +67,11 @@ def layer_strides(net: nn.Module) -> list[Fraction]:
     return [step for node, step in _Graph(net).spacing.items() if node.op == "call_module"]
 
 
+def traced(net: nn.Module) -> fx.GraphModule:
+    """Return a net as a graph of its layers, those of this package whole."""
+    return fx.GraphModule(net, _Tracer().trace(net))
+
+
 class _Graph:
     """The steps of a net."""
 

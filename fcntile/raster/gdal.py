@@ -34,9 +34,29 @@ def open_raster(path: str, *, threads: int = 1) -> Iterator[rasterio.DatasetRead
     with (
         _gdal(GDAL_NUM_THREADS=threads, GDAL_HTTP_MAX_RETRY=3, GDAL_HTTP_RETRY_DELAY=1),
         open_file(path) as raster,
-        _gdal(GDAL_CACHEMAX=_cache_bytes(raster)),
+        bounded_cache(raster, raster.width),
     ):
         yield raster
+
+
+def bounded_cache(raster: rasterio.DatasetReader, columns: int) -> rasterio.Env:
+    """Return an environment in which GDAL's block cache has room for so many columns.
+
+    GDAL's own default, 5 % of the machine's memory, would fill up with blocks that are never read
+    again. (As an option, unlike as an environment variable, the number is in bytes.)
+    """
+    return _gdal(GDAL_CACHEMAX=int(max(64 << 20, columns * cached_column_bytes(raster))))
+
+
+def cached_column_bytes(raster: rasterio.DatasetReader) -> int:
+    """Return what GDAL holds for a column of pixels: the row of blocks that two strips share.
+
+    As read and as the mask has it.
+    """
+    numpy_names = (name.replace("complex_int16", "complex64") for name in raster.dtypes)
+    pixel = sum(np.dtype(name).itemsize for name in numpy_names) + 1
+    block_rows = max(rows for rows, _ in raster.block_shapes)
+    return int(max(2 * block_rows, 1024) * pixel)
 
 
 def open_file(path: str) -> rasterio.DatasetReader:
@@ -59,18 +79,6 @@ def open_file(path: str) -> rasterio.DatasetReader:
 def _gdal(**settings: int) -> rasterio.Env:
     """Return an environment with these GDAL settings, but for those the user has made."""
     return rasterio.Env(**{key: value for key, value in settings.items() if key not in os.environ})
-
-
-def _cache_bytes(raster: rasterio.DatasetReader) -> int:
-    """Return room for the row of blocks that two strips share, as read and as the mask has it.
-
-    GDAL's own default, 5 % of the machine's memory, would fill up with blocks that are never read
-    again. (As an option, unlike as an environment variable, the number is in bytes.)
-    """
-    numpy_names = (name.replace("complex_int16", "complex64") for name in raster.dtypes)
-    pixel = sum(np.dtype(name).itemsize for name in numpy_names) + 1
-    block_rows = max(rows for rows, _ in raster.block_shapes)
-    return int(max(64 << 20, max(2 * block_rows, 1024) * raster.width * pixel))
 
 
 class _Guesses(logging.Filter):

@@ -155,6 +155,18 @@ def read_window(
     return pixels, valid
 
 
+def has_data(raster: rasterio.DatasetReader, bands: Sequence[int], window: Window) -> bool:
+    """Tell whether any pixel of a window has data.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    if not _has_mask(raster, bands):
+        return True
+    valid = read_window(raster, bands, window)[1]
+    return valid is None or bool(valid.any())
+
+
 def read_completed(
     raster: rasterio.DatasetReader, bands: Sequence[int], window: Window
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:

@@ -1,0 +1,121 @@
+"""What a run would do and cost, before it is begun."""
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import rasterio
+
+from fcntile.inference.blend import Rows
+from fcntile.inference.tiling import Tiling
+from fcntile.raster.area import Area
+from fcntile.raster.reader import has_data
+
+TRIAL = 2.0  # seconds
+SAMPLES = 200  # tiles whose masks are read
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do and cost.
+
+    Args:
+        width: of the outputs, in px.
+        height: of the outputs, in px.
+        tile: side in px.
+        overlap: in px.
+        guard: in px.
+        stitch: "cosine", "exact" or "crop".
+        tiles: places of the grid, those at the seams of swaths twice.
+        empty_tiles: those without a pixel to predict, by samples.
+        compute_factor: net pixels per raster pixel, (tile / stride)^2.
+        parts: of the run.
+        swath: columns handled together.
+        memory_mb: of the host, in 1e6 bytes.
+        device_memory_mb: of a GPU; 0 on a CPU.
+        output_mb: of all outputs, in 1e6 bytes, by what the trial's rows compress to.
+        seconds: of the run, by a trial of 2 s.
+        model: name on the model's card.
+        device: where the net would run.
+    """
+
+    width: int
+    height: int
+    tile: int
+    overlap: int
+    guard: int
+    stitch: str
+    tiles: int
+    empty_tiles: int
+    compute_factor: float
+    parts: int
+    swath: int
+    memory_mb: float
+    device_memory_mb: float
+    output_mb: float
+    seconds: float
+    model: str
+    device: str
+
+
+def empty_share(
+    raster: rasterio.DatasetReader, bands: Sequence[int], tiling: Tiling, area: Area | None
+) -> float:
+    """Return the share of tiles without a pixel to predict, by an even sample of them.
+
+    Args:
+        raster: open.
+        bands: of it that are read.
+        tiling: the grid.
+        area: where the mask is wanted; None for everywhere.
+    """
+    every = max(1, tiling.count // SAMPLES)
+    places = [divmod(i, tiling.x.count) for i in range(every // 2, tiling.count, every)]
+    empty = 0
+    for row, column in places:
+        window = tiling.window(row, column)
+        empty += not has_data(raster, bands, window) or (
+            area is not None and not area.touches(window)
+        )
+    return empty / len(places)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a short run tells.
+
+    Args:
+        tile_seconds: for each tile that is inferred.
+        pixel_seconds: to compress a pixel of the outputs.
+        compression: packed bytes / raw bytes.
+    """
+
+    tile_seconds: float
+    pixel_seconds: float
+    compression: float
+
+
+def try_out(rows: Iterator[Rows], inferred: Callable[[], int]) -> Trial:
+    """Return what the first seconds of a run tell.
+
+    Args:
+        rows: (bands, rows, width) of each product; as many are taken as come in the time.
+        inferred: returns how many tiles have been inferred so far.
+    """
+    marks = [(time.perf_counter(), 0)]
+    pixels = raw = packed = 0
+    packing = 0.0
+    for block in rows:
+        marks.append((time.perf_counter(), inferred()))
+        data = b"".join(np.ascontiguousarray(array).tobytes() for array in block)
+        packed += len(zlib.compress(data))
+        raw, pixels = raw + len(data), pixels + block[0][0].size
+        packing += time.perf_counter() - marks[-1][0]
+        if marks[-1][0] - marks[0][0] > TRIAL and len(marks) > 2:
+            break
+    if len(marks) > 2:  # the first rows wait for the pipeline to fill
+        marks = marks[1:]
+    (start, before), (stop, after) = marks[0], marks[-1]
+    return Trial((stop - start) / max(1, after - before), packing / pixels, packed / raw)

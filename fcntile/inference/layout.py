@@ -1,0 +1,126 @@
+"""Which tiles, and how many columns at a time: what the net needs and the memory allows."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import rasterio
+
+from fcntile.errors import NOTE, OptionError
+from fcntile.inference.devices import Plan
+from fcntile.inference.memory import (
+    SWATH,
+    Budget,
+    Need,
+    choose_columns,
+    default_bound,
+    fit_batch,
+    largest_tile,
+)
+from fcntile.inference.products import Product
+from fcntile.inference.tiling import Tiling, exact_overlap, plan_tiling
+from fcntile.models.model_file import Model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a raster is gone through.
+
+    Args:
+        tiling: the grid.
+        plan: where and how the net runs.
+        columns: of a swath, in px.
+        need: memory that this takes.
+    """
+
+    tiling: Tiling
+    plan: Plan
+    columns: int
+    need: Need
+
+
+def plan_layout(
+    model: Model,
+    raster: rasterio.DatasetReader,
+    bands: Sequence[int],
+    products: Sequence[Product],
+    plan: Plan,
+    *,
+    stitch: str = "cosine",
+    tile: int | str | None = None,
+    overlap: int | str | None = None,
+    max_memory: float | None = None,
+    fixed_batch: bool = False,
+) -> Layout:
+    """Return how to go through a raster.
+
+    Args:
+        model: that will run.
+        raster: open.
+        bands: of it that are read.
+        products: that are wanted.
+        plan: where and how the net runs.
+        stitch: "cosine", "exact" or "crop".
+        tile: side in px, or "auto"; None for the card's, or for exact stitching "auto".
+        overlap: in px, or a share such as "25%"; None for the card's.
+        max_memory: bytes of host memory; None for what is there and half of what is free.
+        fixed_batch: whether the plan's batch is the user's wish.
+
+    Raises:
+        OptionError: if tile and overlap do not suit the net.
+        OutOfMemoryError: if the bound is too low for them.
+    """
+
+    def tilings(side: int) -> Tiling:
+        return choose_tiling(model, raster.shape, stitch=stitch, tile=side, overlap=overlap)
+
+    bound = max_memory or default_bound()
+    budget = Budget(model, plan, products, raster, bands)
+    is_auto = tile == "auto" or (tile is None and stitch == "exact")
+    if is_auto:
+        # before the search, so that what does not suit the net is said as such
+        tilings(model.net.size or exact_overlap(model.net.halo) + model.net.stride)
+        side = model.net.size or largest_tile(tilings, budget.need, model.net.stride, bound)
+    else:
+        side = int(tile or model.card.tile)
+    tiling = tilings(side)
+    if is_auto:
+        log.log(
+            NOTE,
+            "tile %d, overlap %d: %.2f net pixels per pixel (512/128 has 1.78)",
+            side,
+            tiling.x.overlap,
+            tiling.compute_factor,
+        )
+    need = budget.need(tiling)
+    if max_memory is None:  # a bound nobody asked for is no reason to refuse
+        fitting = int((bound - need.fixed) / need.column) // SWATH * SWATH
+        columns = min(raster.width, max(fitting, SWATH))
+    else:
+        columns = choose_columns(need, raster.width, bound)
+    return Layout(tiling, fit_batch(plan, need, fixed=fixed_batch), columns, need)
+
+
+def choose_tiling(
+    model: Model,
+    shape: tuple[int, int],
+    *,
+    stitch: str,
+    tile: int,
+    overlap: int | str | None,
+) -> Tiling:
+    """Return the grid for a raster.
+
+    Raises:
+        OptionError: if that does not suit the net.
+    """
+    net = model.net
+    if stitch == "exact":
+        if overlap is not None:
+            raise OptionError("exact stitching knows its overlap from the net: leave out --overlap")
+        overlap = exact_overlap(net.halo)
+    elif overlap is None:
+        overlap = model.card.overlap
+    return plan_tiling(*shape, tile, overlap, net.stride, net.halo, net.size, stitch)

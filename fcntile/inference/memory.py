@@ -1,0 +1,199 @@
+"""How much memory a run takes, known before it begins, and what fits a bound.
+
+Host memory is what the process has anyway, plus what each worker's forward pass needs, plus what
+grows with the columns that are read at a time: strips of pixels, open junctions, finished rows,
+GDAL's blocks. So a bound on memory is a bound on the width of a *swath*.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+
+from fcntile.errors import OptionError, OutOfMemoryError
+from fcntile.inference.devices import Plan
+from fcntile.inference.job import OUTPUT_BLOCK
+from fcntile.inference.products import Product
+from fcntile.inference.tiling import Tiling
+from fcntile.models.footprint import pixel_bytes
+from fcntile.models.model_file import Model
+from fcntile.raster.gdal import cached_column_bytes
+from fcntile.raster.parts import BLOCK
+
+SHARE = 0.5  # of the memory that is free, unless the user says how much to take
+GPU_SHARE = 0.8  # of its free memory
+STRIPS, ROWS = 4, 4  # held at a time: read, waiting, cut into tiles; blended, waiting, written
+KERNELS = 1.5  # of the maps, for what kernels need for themselves
+OVERHEAD = 120e6  # bytes: threads, GDAL's tables, compiled kernels
+TILES = (8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)  # px
+SWATH = 4096  # px; narrower ones are not traded for larger tiles
+PIXEL_TYPES = {torch.uint8: 1, torch.int16: 2, torch.float32: 4}
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory of a run in bytes.
+
+    Args:
+        fixed: whatever the swath.
+        column: for each column of a swath.
+        device: on a GPU, for one batch; 0 on a CPU.
+    """
+
+    fixed: float
+    column: float
+    device: float = 0
+
+    def total(self, columns: int) -> float:
+        """Return the host memory for a swath."""
+        return self.fixed + columns * self.column
+
+
+class Budget:
+    """What runs of a model on a raster take.
+
+    Args:
+        model: that will run.
+        plan: where and how.
+        products: that are wanted.
+        raster: open.
+        bands: of it that are read.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        plan: Plan,
+        products: Sequence[Product],
+        raster: rasterio.DatasetReader,
+        bands: Sequence[int],
+    ) -> None:
+        self._plan, self._classes = plan, len(model.card.classes)
+        self._weights = sum(w.nbytes for w in model.net.state_dict().values())
+        self._maps = KERNELS * pixel_bytes(model.net, len(bands))
+        self._pixel = len(bands) * np.dtype(raster.dtypes[bands[0] - 1]).itemsize + 1  # its mask
+        self._out = sum(p.bands * PIXEL_TYPES[p.dtype] for p in products)
+        self._cached = cached_column_bytes(raster)
+        self._resident = resident_bytes()
+
+    def need(self, tiling: Tiling) -> Need:
+        """Return the memory that a run with a grid takes."""
+        plan, side = self._plan, max(tiling.x.tile, tiling.y.tile)
+        on_cpu = plan.device.type == "cpu"
+        batch = plan.batch_size * tiling.x.tile * tiling.y.tile
+        logits = 4 * self._classes * batch
+        fixed = self._resident + OVERHEAD + self._weights + (plan.workers + 2) * batch * self._pixel
+        column = (
+            STRIPS * side * self._pixel
+            + ROWS * tiling.y.stride * self._out
+            + 4 * BLOCK * self._out
+            + self._cached
+        )
+        if not on_cpu:
+            return Need(fixed, column, self._weights + batch * self._maps + 3 * logits)
+        fixed += plan.workers * batch * self._maps + (2 * plan.workers + 1) * logits
+        return Need(fixed, column + 4 * self._classes * tiling.y.ramp)
+
+
+def choose_columns(need: Need, width: int, bound: float) -> int:
+    """Return the columns of a swath: all, or as many as fit.
+
+    Args:
+        need: of the run.
+        width: of the raster.
+        bound: bytes of host memory.
+
+    Raises:
+        OutOfMemoryError: if not even a narrow swath fits.
+    """
+    if need.total(width) <= bound:
+        return width
+    columns = int((bound - need.fixed) // need.column) // OUTPUT_BLOCK * OUTPUT_BLOCK
+    if columns < OUTPUT_BLOCK:
+        least = need.total(OUTPUT_BLOCK) / 1e6
+        raise OutOfMemoryError(
+            f"{bound / 1e6:.0f} MB of memory are too little: with these tiles and threads the run "
+            f"takes at least {least:.0f} MB, so use a smaller --tile, fewer --threads or more "
+            "--max-memory"
+        )
+    return columns
+
+
+def largest_tile(
+    tilings: Callable[[int], Tiling], needs: Callable[[Tiling], Need], step: int, bound: float
+) -> int:
+    """Return the largest tile that fits a bound and is not much larger than the raster.
+
+    Args:
+        tilings: returns the grid for a tile.
+        needs: returns the memory for a grid.
+        step: of tiles in px: the net's stride.
+        bound: bytes of host memory.
+
+    Raises:
+        OutOfMemoryError: if none fits.
+    """
+    for side in TILES:
+        tile = max(1, side // step) * step
+        try:
+            tiling = tilings(tile)
+        except OptionError:  # too small for the net's overlap
+            continue
+        columns = min(tiling.x.size, max(2 * tile, SWATH))
+        if needs(tiling).total(columns) <= bound and tile < 2 * max(tiling.x.size, tiling.y.size):
+            return tile
+    raise OutOfMemoryError(
+        f"no tile for this net fits {bound / 1e6:.0f} MB of memory: use fewer --threads or more "
+        "--max-memory"
+    )
+
+
+def free_memory() -> float:
+    """Return the bytes of memory that may still be taken: of the machine, and of the container."""
+    free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024.0 for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration):
+        pass
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        free = min(free, limit - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return free
+
+
+def default_bound() -> float:
+    """Return the bytes that a run takes at most if the user does not say."""
+    return resident_bytes() + SHARE * free_memory()
+
+
+def fit_batch(plan: Plan, need: Need, *, fixed: bool) -> Plan:
+    """Return the plan with as many tiles at a time as the GPU has memory for now.
+
+    Args:
+        plan: where and how.
+        need: of the plan.
+        fixed: whether the batch stays as it is.
+    """
+    if fixed or plan.device.type != "cuda":
+        return plan
+    free, _ = torch.cuda.mem_get_info(plan.device)
+    size = plan.batch_size
+    while size > 1 and need.device / plan.batch_size * size > GPU_SHARE * free:
+        size //= 2
+    return replace(plan, batch_size=size)
+
+
+def resident_bytes() -> float:
+    """Return what this process holds in memory now."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 400e6  # what imports take, where it cannot be asked
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))

@@ -1,0 +1,212 @@
+"""Runs that are ended in the middle, and go on."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from refusals import assert_refused
+
+from fcntile.errors import InputError, OutputError
+from fcntile.predict import predict
+from fcntile.raster.parts import parts_folder
+
+FCNTILE = [sys.executable, "-m", "fcntile", "predict"]
+
+
+@pytest.fixture
+def tall(orthophoto, make_raster):
+    """Return an orthophoto of 8 parts: a small one, many times beside and below itself."""
+    with rasterio.open(orthophoto) as raster:
+        pixels = np.tile(raster.read(), (1, 8, 4))
+    return make_raster(pixels, compress="deflate", tiled=True, blockxsize=512, blockysize=512)
+
+
+def command(image, out, *more):
+    return [*FCNTILE, image, "-o", str(out), "--tile", "256", "--overlap", "32", *map(str, more)]
+
+
+def finished(out):
+    return {p.name for p in parts_folder(out).glob("*.tif")}
+
+
+def start_and_wait(image, out, *more, parts=1):
+    """Start a run and return it once it has finished some parts; what it says is in a file."""
+    with Path(f"{out}.said").open("w") as said:
+        run = subprocess.Popen(command(image, out, *more), stderr=said)
+    while len(finished(out)) < parts:
+        assert run.poll() is None
+        time.sleep(0.01)
+    return run
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Masks of uninterrupted runs, by input."""
+    made = {}
+
+    def mask(image):
+        key = Path(image).read_bytes()[:100]
+        if key not in made:
+            out = tmp_path_factory.mktemp("whole") / "mask.tif"
+            subprocess.run(command(image, out), check=True)
+            made[key] = out.read_bytes()
+        return made[key]
+
+    return mask
+
+
+def kill_and_go_on(image, tmp_path, reference, seed, points):
+    """Kill a run a random while after each part; then let it end."""
+    chance = random.Random(seed)
+    out = tmp_path / "mask.tif"
+    for parts in range(1, points + 1):
+        run = start_and_wait(image, out, parts=parts)
+        time.sleep(chance.random())
+        run.kill()
+        run.wait()
+        assert not out.exists()
+    last = subprocess.run([*command(image, out), "--json"], check=True, capture_output=True)
+    summary = json.loads(last.stdout)
+    assert points <= summary["resumed_parts"] < summary["parts"]
+    assert out.read_bytes() == reference(image)
+    assert not parts_folder(out).exists()
+
+
+def test_after_kill_9_the_same_command_makes_the_same_bytes(tall, tmp_path, reference):
+    kill_and_go_on(tall, tmp_path, reference, 0, 3)
+
+
+@pytest.mark.slow
+def test_after_kill_9_at_twenty_random_moments(tall, tmp_path, reference):
+    """From the first import to the last rename."""
+    chance, out = random.Random(1), tmp_path / "mask.tif"
+    started = time.monotonic()
+    subprocess.run(command(tall, out), check=True)
+    whole = time.monotonic() - started
+    for _ in range(20):
+        out.unlink(missing_ok=True)
+        run = subprocess.Popen(command(tall, out))
+        time.sleep(chance.random() * whole)
+        run.kill()
+        run.wait()
+        if not out.exists() or parts_folder(out).exists():
+            subprocess.run(command(tall, out), check=True)
+        assert out.read_bytes() == reference(tall)
+        assert not parts_folder(out).exists()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_part_and_says_how_to_go_on(tall, tmp_path, reference, sign):
+    out = tmp_path / "mask.tif"
+    run = start_and_wait(tall, out)
+    time.sleep(0.3)
+    before = finished(out)
+    asked = time.monotonic()
+    run.send_signal(sign)
+    assert run.wait(30) == 128 + sign
+    assert time.monotonic() - asked < 10
+    said = Path(f"{out}.said").read_text()
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    assert len(finished(out)) > len(before)
+    assert not out.exists()
+    subprocess.run(command(tall, out), check=True)
+    assert out.read_bytes() == reference(tall)
+
+
+def interrupted(image, out, parts=2):
+    run = start_and_wait(image, out, parts=parts)
+    run.kill()
+    run.wait()
+
+
+def test_a_damaged_part_is_made_again(tall, tmp_path, reference):
+    out = tmp_path / "mask.tif"
+    interrupted(tall, out, parts=3)
+    first, second, *_ = sorted(parts_folder(out).glob("*.tif"))
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    first.write_bytes(content)
+    second.write_bytes(second.read_bytes()[:200])
+    run = subprocess.run(command(tall, out), capture_output=True, text=True, check=True)
+    assert "2 file(s)" in run.stderr
+    assert out.read_bytes() == reference(tall)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--overlap", "64"], "overlap was 32, not 64"),
+        (["--stitch", "crop"], 'stitch was "cosine", not "crop"'),
+        (["--threshold", "0.4"], "threshold was null"),
+        (["--probabilities", "p.tif"], "outputs was"),
+        (["--bounds", "500000 8999900 500100 9000000"], "window was"),
+    ],
+)
+def test_another_option_refuses_to_go_on(tall, tmp_path, more, words):
+    out = tmp_path / "mask.tif"
+    interrupted(tall, out, parts=1)
+    kept = finished(out)
+    run = subprocess.run([*command(tall, out), *more], capture_output=True, text=True)
+    assert_refused(run, 6, words, "--restart")
+    assert finished(out) == kept
+
+
+def test_another_raster_or_model_refuses_and_restart_begins_anew(
+    tall, make_model, tmp_path, reference
+):
+    out = tmp_path / "mask.tif"
+    interrupted(tall, out)
+    os.utime(tall, (0, 0))
+    with pytest.raises(OutputError, match=r"raster was .*--restart"):
+        predict(tall, out, tile=256, overlap=32)
+    model = make_model("probe", classes=2)
+    with pytest.raises(OutputError, match=r"model was .* not .*--restart"):
+        predict(tall, out, tile=256, overlap=32, model=model)
+    summary = predict(tall, out, tile=256, overlap=32, restart=True)
+    assert summary.resumed_parts == 0
+    assert out.read_bytes() == reference(tall)
+
+
+def test_two_processes_on_one_output(tall, tmp_path):
+    out = tmp_path / "mask.tif"
+    first = start_and_wait(tall, out)
+    second = subprocess.run(command(tall, out), capture_output=True, text=True)
+    assert_refused(second, 6, "another fcntile is writing", "mask.tif")
+    first.kill()
+    first.wait()
+
+
+def test_an_error_keeps_what_is_finished(tall, tmp_path, reference):
+    """The raster breaks off in the middle; then it is whole again."""
+    out, image = tmp_path / "mask.tif", Path(tall)
+    whole, stat = image.read_bytes(), image.stat()
+    hole = len(whole) * 2 // 3
+    image.write_bytes(whole[:hole] + bytes(len(whole) - hole))
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(InputError, match="cannot read rows"):
+        predict(tall, out, tile=256, overlap=32)
+    assert finished(out)
+    image.write_bytes(whole)
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert predict(tall, out, tile=256, overlap=32).resumed_parts > 0
+    assert out.read_bytes() == reference(tall)
+
+
+def test_an_interrupted_run_goes_on_over_its_own_output(tall, tmp_path, reference):
+    """Killed between the rename of the mask and the end, it is not in its own way."""
+    out = tmp_path / "mask.tif"
+    interrupted(tall, out)
+    out.write_bytes(b"as if it had been made")
+    subprocess.run(command(tall, out), check=True)
+    assert out.read_bytes() == reference(tall)
+    with pytest.raises(OutputError, match="--overwrite"):
+        predict(tall, out)

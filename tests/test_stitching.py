@@ -1,0 +1,149 @@
+"""Exactly stitched tiles against one forward pass over the whole raster."""
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from nets import NETWORKS, THIN
+from rasterio.windows import Window
+
+from fcntile.errors import OptionError
+from fcntile.inference.memory import resident_bytes
+from fcntile.inference.tiling import plan_tiling
+from fcntile.models.model_file import load_model
+from fcntile.predict import predict
+
+HEIGHT, WIDTH = 1090, 1323  # no multiples of any stride
+
+
+@pytest.fixture
+def ground(orthophoto, make_raster):
+    """Return a real orthophoto, mirrored to be larger than tiles with halos."""
+    with rasterio.open(orthophoto) as raster:
+        pixels = raster.read()
+    beyond = (0, 0), (0, HEIGHT - pixels.shape[1]), (0, WIDTH - pixels.shape[2])
+    pixels = np.pad(pixels, beyond, mode="symmetric")
+    return make_raster(pixels), pixels
+
+
+def untiled(model, pixels):
+    """Return the logits of a raster that is reflected to a multiple of the net's stride."""
+    height, width = pixels.shape[1:]
+    loaded = load_model(model)
+    beyond = [(0, 0), *((0, -n % loaded.net.stride) for n in (height, width))]
+    x = (np.pad(pixels, beyond, mode="reflect").astype(np.float32) - 128) / 64
+    with torch.inference_mode():
+        return loaded.net(torch.from_numpy(x)[None])[0, :, :height, :width].numpy()
+
+
+def assert_exact(made, logits, expected):
+    scale = max(1.0, float(np.abs(expected).max()))
+    assert np.abs(logits - expected).max() < 1e-4 * scale
+    best = np.sort(expected, axis=0)
+    clear = best[-1] - best[-2] > 1e-4 * scale
+    assert np.array_equal(made[clear], expected.argmax(0)[clear])
+    assert (made != expected.argmax(0)).mean() < 1e-5
+
+
+def stitched(image, model, folder, **options):
+    predict(
+        image,
+        folder / "mask.tif",
+        model=model,
+        products={"logits": folder / "logits.tif"},
+        overwrite=True,
+        **options,
+    )
+    with rasterio.open(folder / "mask.tif") as mask, rasterio.open(folder / "logits.tif") as logits:
+        return mask.read(1), logits.read()
+
+
+CASES = [("fcn8s", 512), ("full-resolution", 256), ("probe", 128), ("fcn2s-small", 64)]
+
+
+@pytest.mark.parametrize(("arch", "tile"), CASES)
+def test_exact_stitching_is_the_untiled_forward_pass(ground, make_model, tmp_path, arch, tile):
+    image, pixels = ground
+    model = make_model(arch, classes=4, arch_options=THIN.get(arch, {}))
+    made, logits = stitched(image, model, tmp_path, stitch="exact", tile=tile)
+    assert_exact(made, logits, untiled(model, pixels))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [n for n in NETWORKS if n != "mirror-vgg-thread"])
+def test_every_net_is_exact(ground, make_model, tmp_path, arch):
+    image, pixels = ground
+    model = make_model(arch, classes=4, arch_options=THIN[arch])
+    net = load_model(model).net
+    tile = min(2 * net.halo + 4 * max(net.stride, 16), 1024)
+    if 2 * net.halo + net.stride > tile:  # fc-densenet103 sees more than the raster has
+        tile = 2 * net.halo + net.stride
+    made, logits = stitched(image, model, tmp_path, stitch="exact", tile=tile)
+    assert_exact(made, logits, untiled(model, pixels))
+
+
+@pytest.mark.parametrize("shape", [(40, 700), (31, 33), (1, 1), (512, 513)])
+def test_small_rasters_are_exact_too(ground, make_raster, make_model, tmp_path, shape):
+    _, pixels = ground
+    pixels = pixels[:, : shape[0], : shape[1]]
+    model = make_model("fcn8s", classes=4, arch_options=THIN["fcn8s"])
+    image = make_raster(pixels, "small.tif")
+    made, logits = stitched(image, model, tmp_path, stitch="exact", tile=512)
+    assert_exact(made, logits, untiled(model, pixels))
+
+
+def test_a_guard_narrower_than_the_halo_is_not_exact(ground, make_model, tmp_path):
+    """What the exact tests would say if the halo were too small."""
+    image, pixels = ground
+    model = make_model("fcn8s", classes=4, arch_options=THIN["fcn8s"])
+    _, logits = stitched(image, model, tmp_path, stitch="crop", tile=512, overlap=128)
+    expected = untiled(model, pixels)
+    assert np.abs(logits - expected).max() > 1e-2 * np.abs(expected).max()
+
+
+def test_a_net_without_a_halo_refuses_with_the_reason(orthophoto, make_model, tmp_path):
+    model = make_model("mirror-vgg-thread", arch_options=THIN["mirror-vgg-thread"], tile=64)
+    with pytest.raises(OptionError, match="takes tiles of one size only"):
+        predict(orthophoto, tmp_path / "mask.tif", model=model, stitch="exact")
+
+
+def test_an_exact_tile_must_be_larger_than_two_halos(orthophoto, tmp_path):
+    with pytest.raises(OptionError, match="--tile 480 or more, or --tile auto"):
+        predict(orthophoto, tmp_path / "mask.tif", stitch="exact", tile=448)
+    with pytest.raises(OptionError, match="leave out --overlap"):
+        predict(orthophoto, tmp_path / "mask.tif", stitch="exact", tile=512, overlap=64)
+
+
+def test_the_largest_tile_that_fits_is_chosen(ground, make_model, tmp_path):
+    image, _ = ground
+    model = make_model("fcn8s", classes=4, arch_options=THIN["fcn8s"])
+    whole = predict(image, tmp_path / "a.tif", model=model, tile="auto", stitch="exact")
+    assert (whole.tiles, whole.compute_factor) == (1, 1)
+    bound = resident_bytes() + 250e6
+    some = predict(
+        image, tmp_path / "b.tif", model=model, tile="auto", stitch="exact", max_memory=bound
+    )
+    assert 480 <= some.tile < whole.tile
+    assert some.compute_factor == pytest.approx((some.tile / (some.tile - 448)) ** 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("stitch", ["cosine", "exact", "crop"])
+def test_bounds_clip_the_very_mask_of_the_whole(ground, make_model, tmp_path, stitch):
+    image, _ = ground
+    model = make_model("fcn8s", classes=4, arch_options=THIN["fcn8s"])
+    options = {"stitch": stitch, "tile": 512, "model": model}
+    predict(image, tmp_path / "whole.tif", **options)
+    with rasterio.open(tmp_path / "whole.tif") as raster:
+        window = Window(411, 302, 640, 555)
+        expected, transform = raster.read(1, window=window), raster.window_transform(window)
+        bounds = raster.window_bounds(window)
+    predict(image, tmp_path / "part.tif", bounds=bounds, **options)
+    with rasterio.open(tmp_path / "part.tif") as part:
+        assert np.array_equal(part.read(1), expected)
+        assert part.transform.almost_equals(transform)
+
+
+def test_the_compute_factor_of_a_crop(orthophoto, tmp_path):
+    tiling = plan_tiling(4096, 4096, 512, 128, 32, 224, stitch="crop")
+    assert (tiling.x.guard, tiling.x.ramp) == (64, 0)
+    assert tiling.compute_factor == pytest.approx(1.78, abs=0.01)
