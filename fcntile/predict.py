@@ -10,7 +10,7 @@ from pathlib import Path
 import rasterio
 from rasterio.windows import Window
 
-from fcntile.errors import Stopped
+from fcntile.errors import OptionError, Stopped
 from fcntile.inference.blend import Rows, blend
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
 from fcntile.inference.devices import make_plan, peak_rss
@@ -149,6 +149,8 @@ def predict(
     """
     start, clock = time.perf_counter(), Clock()
     paths = {"mask": Path(output)} | {name: Path(p) for name, p in (products or {}).items()}
+    if len({path.resolve() for path in paths.values()}) < len(paths):
+        raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
     plan = make_plan(device, precision, batch_size, threads)
     is_resumed = parts_folder(Path(output)).exists() and not restart
     for path in paths.values():  # of an earlier run's outputs the last step may have made some
@@ -172,6 +174,7 @@ def predict(
             tile=tile,
             overlap=overlap,
             max_memory=max_memory,
+            width=int(extent.width),
             fixed_batch=bool(batch_size),
         )
         remark_on_tile(loaded, layout.tiling.x.tile)

@@ -80,7 +80,10 @@ class Engine:
     def __init__(self, model: Model, plan: Plan, columns: int, clock: Clock) -> None:
         self.plan, self._clock = plan, clock
         self._size = plan.batch_size  # tiles in one forward pass; halved if memory is short
+        if plan.device.type == "cpu":
+            keep_freed_memory(plan.workers)
         exact_fp32(plan.device)
+        self._pool = _pool(plan)
         bands = model.card.bands
         with out_of_memory(plan.device, plan.batch_size):
             net = fold_batch_norm(model.net).to(plan.device)
@@ -101,16 +104,14 @@ class Engine:
             OutOfMemoryError: if not even one tile fits the memory.
         """
         if self.plan.device.type == "cpu":
-            keep_freed_memory()
             torch.set_num_threads(1)  # of this thread: what it computes shares CPUs with workers
         waiting: deque[tuple[Batch, Future[Inferred | None]]] = deque()
-        with _pool(self.plan) as pool:
-            for batch in _batches(strips, tiling, block, self.plan.batch_size):
-                waiting.append((batch, pool.submit(self._forward, batch)))
-                if len(waiting) > self.plan.workers:
-                    yield from _tiles(*waiting.popleft())
-            while waiting:
+        for batch in _batches(strips, tiling, block, self.plan.batch_size):
+            waiting.append((batch, self._pool.submit(self._forward, batch)))
+            if len(waiting) > self.plan.workers:
                 yield from _tiles(*waiting.popleft())
+        while waiting:
+            yield from _tiles(*waiting.popleft())
 
     @torch.inference_mode()
     def _forward(self, batch: Batch) -> Inferred | None:

@@ -52,6 +52,7 @@ def plan_layout(
     tile: int | str | None = None,
     overlap: int | str | None = None,
     max_memory: float | None = None,
+    width: int | None = None,
     fixed_batch: bool = False,
 ) -> Layout:
     """Return how to go through a raster.
@@ -66,6 +67,7 @@ def plan_layout(
         tile: side in px, or "auto"; None for the card's, or for exact stitching "auto".
         overlap: in px, or a share such as "25%"; None for the card's.
         max_memory: bytes of host memory; None for what is there and half of what is free.
+        width: columns to go through; None for the raster's.
         fixed_batch: whether the plan's batch is the user's wish.
 
     Raises:
@@ -76,6 +78,7 @@ def plan_layout(
     def tilings(side: int) -> Tiling:
         return choose_tiling(model, raster.shape, stitch=stitch, tile=side, overlap=overlap)
 
+    width = width or raster.width
     bound = max_memory or default_bound()
     budget = Budget(model, plan, products, raster, bands)
     is_auto = tile == "auto" or (tile is None and stitch == "exact")
@@ -97,9 +100,9 @@ def plan_layout(
     need = budget.need(tiling)
     if max_memory is None:  # a bound nobody asked for is no reason to refuse
         fitting = int((bound - need.fixed) / need.column) // SWATH * SWATH
-        columns = min(raster.width, max(fitting, SWATH))
+        columns = min(width, max(fitting, SWATH))
     else:
-        columns = choose_columns(need, raster.width, bound)
+        columns = choose_columns(need, width, bound)
     return Layout(tiling, fit_batch(plan, need, fixed=fixed_batch), columns, need)
 
 

@@ -224,6 +224,7 @@ def _create_empty(
         blockxsize=512,
         blockysize=512,
         interleave="band",
+        photometric="minisblack",  # else GDAL takes four bytes for red, green, blue and alpha
         sparse_ok=True,
         bigtiff="IF_SAFER",
     ) as empty:

@@ -55,8 +55,12 @@ def test_the_summary_is_json_on_stdout(orthophoto, tmp_path):
         "output",
         "width",
         "height",
+        "tile",
+        "compute_factor",
         "tiles",
         "skipped_tiles",
+        "parts",
+        "resumed_parts",
         "seconds",
         "megapixels_per_second",
         "stage_seconds",
@@ -262,19 +266,26 @@ def test_a_bad_output_is_refused(orthophoto, tmp_path):
     assert (run.returncode, run.stderr) == (0, "")
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(make_raster, noise, tmp_path):
+@pytest.mark.parametrize(("limit", "parts"), [(300, 0), (2000, 1)])
+def test_a_full_disk_is_said_and_nothing_is_lost(make_raster, noise, tmp_path, limit, parts):
     """A limit on file size stands in for the full disk: the same failing write."""
-    image = make_raster(noise(3, 600, 600))
+    image, out = make_raster(noise(3, 600, 600)), tmp_path / "mask.tif"
     before = sorted(tmp_path.iterdir())
     run = fcntile(
         "predict",
         image,
         "-o",
-        tmp_path / "mask.tif",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+        out,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert_refused(run, 6, "cannot write", "mask.tif")
-    assert sorted(tmp_path.iterdir()) == before
+    if not parts:
+        assert sorted(tmp_path.iterdir()) == before
+        return
+    assert not out.exists()
+    again = fcntile("predict", image, "-o", out, "--json")
+    assert json.loads(again.stdout)["resumed_parts"] == parts
+    assert not (tmp_path / "mask.tif.parts").exists()
 
 
 @pytest.mark.parametrize(
@@ -285,9 +296,14 @@ def test_a_full_disk_is_said_and_leaves_nothing(make_raster, noise, tmp_path):
         (["--device", "toaster"], ["no device is called 'toaster'"]),
         (["--co", "COMPRESS"], ["is not NAME=VALUE"]),
         (["--co", "BLOCKSIZE=500"], ["COG cannot be written", "blocksize"]),
-        (["--co", "TILING_SCHEME=GoogleMapsCompatible"], ["would change the mask's pixels"]),
+        (["--co", "TILING_SCHEME=GoogleMapsCompatible"], ["would change the pixels"]),
         (["--co", "DRIVER=PNG"], ["COG cannot be written"]),
         (["--bogus"], ["No such option"]),
+        (["--tile", "wide"], ["neither a number of pixels nor auto"]),
+        (["--bounds", "1 2 3"], ["is not 'left bottom right top'"]),
+        (["--max-memory", "lots"], ["no size like 2GB"]),
+        (["--stitch", "exact", "--overlap", "64"], ["leave out --overlap"]),
+        (["--threshold", "roof=0.3"], ["no class is called 'roof'", "building"]),
     ],
 )
 def test_a_bad_option_is_a_usage_error(orthophoto, tmp_path, args, words):
@@ -326,14 +342,20 @@ def test_another_ground_resolution_is_remarked_on(make_raster, noise, tmp_path):
 
 
 @pytest.mark.parametrize(("sign", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_nothing_behind(make_raster, noise, tmp_path, sign, exit_code):
-    image = make_raster(noise(3, 6000, 3000))
+def test_a_second_signal_ends_the_run_at_once(make_raster, noise, tmp_path, sign, exit_code):
+    image = make_raster(noise(3, 3000, 9000))
     before = sorted(tmp_path.iterdir())
     command = [*FCNTILE, "predict", image, "-o", str(tmp_path / "mask.tif"), "--progress", "json"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
         run.stderr.readline()  # the first progress: all stages are at work
+        run.send_signal(sign)
         time.sleep(0.2)
         run.send_signal(sign)
         assert run.wait(30) == exit_code
         assert "Traceback" not in run.stderr.read()
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_too_little_memory_is_said_with_what_would_do(orthophoto, tmp_path):
+    run = fcntile("predict", orthophoto, "-o", tmp_path / "mask.tif", "--max-memory", "100MB")
+    assert_refused(run, 5, "100 MB of memory are too little", "at least", "--tile")

@@ -11,9 +11,13 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rio_cogeo import cog_validate
 
+from rasterio.windows import Window
+
 from fcntile.errors import OutputError
+from fcntile.raster.assembly import Assembly
 from fcntile.raster.gdal import open_raster
-from fcntile.raster.writer import check_output, open_mask
+from fcntile.raster.outputs import NODATA, Output, mask_dtype
+from fcntile.raster.parts import PartWriter, open_parts, parts_folder, plan_parts
 
 CLASSES = [(0, "meadow", (0, 128, 0)), (1, "lake", (0, 0, 255)), (2, "road", (90, 90, 90))]
 
@@ -23,15 +27,25 @@ def with_values(*values):
     return [(v, name, rgb) for v, (_, name, rgb) in zip(values, CLASSES, strict=True)]
 
 
-def write_mask(path, like, mask, rows=100, classes=CLASSES, **more):
-    """Write a mask in blocks of that many rows."""
+def write_mask(path, like, mask, rows=100, classes=CLASSES, part=(512, 512), extent=None, **more):
+    """Write a mask in parts, each in blocks of that many rows."""
+    dtype = mask_dtype(v for v, _, _ in classes)
+    output = Output("mask", path, dtype, NODATA[dtype], ("class",), {"MADE_BY": "test"}, classes)
+    height, width = mask.shape
+    extent = extent or Window(0, 0, width, height)
     with (
         open_raster(like) as raster,
-        open_mask(path, raster, classes=classes, tags={"MADE_BY": "test"}, **more) as writer,
+        open_parts([output], {}, plan_parts(extent, *part)) as parts,
     ):
-        for row in range(0, len(mask), rows):
-            writer.write(mask[row : row + rows])
-        writer.finish()
+        assembly = Assembly(parts, raster, extent, **more)
+        for window in parts.missing():
+            writer = PartWriter(parts.folder, [output], window)
+            y, x = window.row_off - extent.row_off, window.col_off - extent.col_off
+            here = mask[y : y + window.height, x : x + window.width]
+            for row in range(0, len(here), rows):
+                writer.write([here[None, row : row + rows]])
+            parts.add(writer.finish())
+        assembly.finish()
 
 
 def random_mask(height, width, values=(0, 1, 2, 255), dtype=np.uint8):
@@ -213,29 +227,37 @@ def test_an_output_may_have_any_name(make_raster, noise, tmp_path):
 def test_the_same_rows_give_the_same_bytes(make_raster, noise, tmp_path):
     like, mask = make_raster(noise(1, 900, 700)), random_mask(900, 700)
     write_mask(tmp_path / "a.tif", like, mask, rows=1)
-    write_mask(tmp_path / "b.tif", like, mask, rows=900, threads=4)
+    write_mask(tmp_path / "b.tif", like, mask, rows=900, threads=4, part=(1024, 1024))
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
-def test_an_unfinished_mask_leaves_nothing(make_raster, noise, tmp_path):
-    like, mask = make_raster(noise(1, 600, 600)), random_mask(600, 600)
-    before = sorted(tmp_path.rglob("*"))
+def test_an_unfinished_part_leaves_nothing(make_raster, noise, tmp_path):
+    out, mask = tmp_path / "mask.tif", random_mask(600, 600)
+    output = Output("mask", out, "uint8", 255, ("class",), {}, CLASSES)
     with (
-        pytest.raises(ZeroDivisionError),
-        open_raster(like) as raster,
-        open_mask(tmp_path / "mask.tif", raster, classes=CLASSES, tags={}) as writer,
+        pytest.raises(AssertionError, match="rows are missing"),
+        open_parts([output], {}, [Window(0, 0, 600, 600)]) as parts,
     ):
-        writer.write(mask[:550])
-        assert not (tmp_path / "mask.tif").exists()
-        raise ZeroDivisionError
-    with (
-        pytest.raises(OutputError, match="only 550 of 600 rows"),
-        open_raster(like) as raster,
-        open_mask(tmp_path / "mask.tif", raster, classes=CLASSES, tags={}) as writer,
-    ):
-        writer.write(mask[:550])
+        writer = PartWriter(parts.folder, [output], parts.windows[0])
+        writer.write([mask[None, :550]])
         writer.finish()
-    assert sorted(tmp_path.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clipped_output_lies_where_its_pixels_do(make_raster, noise, tmp_path):
+    mask, extent = random_mask(300, 500), Window(150, 200, 500, 300)
+    points = GEOREFERENCES["GCPs"] | {"name": "gcps.tif"}
+    like = make_raster(noise(1, 600, 700)), make_raster(noise(1, 600, 700), **points)
+    for n, path in enumerate(like):
+        out = tmp_path / f"mask{n}.tif"
+        write_mask(out, path, mask, extent=extent)
+        with rasterio.open(path) as raster, rasterio.open(out) as made:
+            assert np.array_equal(made.read(1), mask)
+            if n == 0:
+                assert made.xy(0, 0) == raster.xy(200, 150)
+            else:
+                moved = [(g.row + 200, g.col + 150, g.x, g.y) for g in made.gcps[0]]
+                assert moved == [(g.row, g.col, g.x, g.y) for g in raster.gcps[0]]
 
 
 def test_a_replaced_mask_takes_its_sidecars_along(make_raster, noise, tmp_path):
@@ -249,20 +271,8 @@ def test_a_replaced_mask_takes_its_sidecars_along(make_raster, noise, tmp_path):
 
 def test_the_raster_itself_is_never_replaced(make_raster, noise):
     path = make_raster(noise(1, 9, 9))
-    with (
-        pytest.raises(OutputError, match="is the input"),
-        open_raster(path) as raster,
-        open_mask(Path(path), raster, classes=CLASSES, tags={}),
-    ):
-        pass
-
-
-def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path):
-    with pytest.raises(OutputError, match="is a directory"):
-        check_output(tmp_path, overwrite=True)
-    with pytest.raises(OutputError, match="does not exist"):
-        check_output(tmp_path / "no" / "mask.tif", overwrite=False)
-    (tmp_path / "mask.tif").touch()
-    with pytest.raises(OutputError, match="--overwrite"):
-        check_output(tmp_path / "mask.tif", overwrite=False)
-    check_output(tmp_path / "mask.tif", overwrite=True)
+    before = Path(path).read_bytes()
+    with pytest.raises(OutputError, match="is the input"):
+        write_mask(Path(path), path, random_mask(9, 9))
+    assert Path(path).read_bytes() == before
+    assert not parts_folder(Path(path)).exists()

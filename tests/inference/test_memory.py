@@ -1,0 +1,155 @@
+"""What a run takes against what was said before, in processes of their own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from refusals import assert_refused
+
+from fcntile.errors import OutOfMemoryError
+from fcntile.inference.memory import Need, choose_columns
+from fcntile.models.footprint import pixel_bytes
+from fcntile.models.registry import create_model
+
+TESTS = Path(__file__).parents[1]
+CODE = f"""
+import sys
+sys.path.insert(0, {str(TESTS)!r})
+import nets
+from fcntile.cli.main import main
+main()
+"""
+
+
+def fcntile(*args):
+    """Run a prediction in a process that knows the nets of nets.py; return its JSON."""
+    command = [sys.executable, "-c", CODE, "predict", *map(str, args), "--json"]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def test_a_swath_is_as_wide_as_fits():
+    need = Need(fixed=400e6, column=1e4)
+    assert choose_columns(need, 20_000, bound=600e6) == 20_000
+    assert choose_columns(need, 20_001, bound=600e6) == 19_968  # whole blocks of 512 px
+    with pytest.raises(OutOfMemoryError, match="at least 405 MB"):
+        choose_columns(need, 20_000, bound=404e6)
+
+
+def test_the_maps_of_a_net_are_those_it_holds_at_a_time():
+    """A chain of layers holds the input and the output of the widest step."""
+    net = create_model("probe", 3, 6).eval()
+    held = []
+    hooks = [
+        layer.register_forward_hook(lambda m, i, o: held.append(i[0].nbytes + o.nbytes))
+        for layer in net.layers
+    ]
+    with torch.inference_mode():
+        net(torch.zeros(1, 3, 128, 128))
+    for hook in hooks:
+        hook.remove()
+    assert pixel_bytes(net, 3) == max(held) / 128**2
+
+
+def write_vrt(path, image, side):
+    """Write a square VRT in which a raster is repeated; its files are small, whatever its size."""
+    with rasterio.open(image) as raster:
+        height, width, bands = raster.height, raster.width, raster.count
+    lines = [f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}">']
+    lines.append("<SRS>EPSG:32637</SRS>")
+    lines.append("<GeoTransform>500000, 0.15, 0, 9000000, 0, -0.15</GeoTransform>")
+    for band in range(1, bands + 1):
+        colour = ["Red", "Green", "Blue"][band - 1]
+        lines.append(f'<VRTRasterBand dataType="Byte" band="{band}">')
+        lines.append(f"<ColorInterp>{colour}</ColorInterp>")
+        for y in range(0, side, height):
+            for x in range(0, side, width):
+                w, h = min(width, side - x), min(height, side - y)
+                lines.append(
+                    f'<SimpleSource><SourceFilename relativeToVRT="0">{image}</SourceFilename>'
+                    f"<SourceBand>{band}</SourceBand>"
+                    f'<SrcRect xOff="0" yOff="0" xSize="{w}" ySize="{h}"/>'
+                    f'<DstRect xOff="{x}" yOff="{y}" xSize="{w}" ySize="{h}"/></SimpleSource>'
+                )
+        lines.append("</VRTRasterBand>")
+    path.write_text("\n".join([*lines, "</VRTDataset>"]))
+    return path
+
+
+@pytest.fixture
+def wide(make_raster, noise):
+    """Return a raster wide enough for several swaths of little memory."""
+    options = {"compress": "lzw", "tiled": True, "blockxsize": 512, "blockysize": 512}
+    return make_raster(np.repeat(noise(3, 1100, 3000), 8, axis=2), **options)
+
+
+@pytest.mark.parametrize(("classes", "bound"), [(2, 650e6), (21, 750e6)])
+def test_the_memory_said_is_the_memory_kept_to(wide, make_model, tmp_path, classes, bound):
+    model = make_model("probe", classes=classes)
+    args = (wide, "-o", tmp_path / "narrow.tif", "--model", model, "--max-memory", int(bound))
+    said = fcntile(*args, "--dry-run")
+    assert said["swath"] < said["width"]
+    assert said["memory_mb"] * 1e6 <= bound
+    kept = fcntile(*args)
+    assert kept["peak_rss_mb"] * 1e6 <= 1.15 * bound
+    assert kept["parts"] > 3
+    free = fcntile(wide, "-o", tmp_path / "whole.tif", "--model", model)
+    assert free["tiles"] < kept["tiles"]
+    assert (tmp_path / "narrow.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("classes", "bound"), [(2, 1e9), (21, 2e9)])
+def test_a_raster_of_forty_gigapixels_starts_and_streams(
+    make_raster, make_model, noise, tmp_path, classes, bound
+):
+    options = {"compress": "lzw", "tiled": True, "blockxsize": 512, "blockysize": 512}
+    image = write_vrt(tmp_path / "huge.vrt", make_raster(noise(3, 8192, 8192), **options), 200_000)
+    model = make_model("probe", classes=classes)
+    out = tmp_path / "mask.tif"
+    command = [sys.executable, "-c", CODE, "predict", str(image), "-o", str(out), "--model"]
+    command += [str(model), "--max-memory", str(int(bound)), "-q"]
+    with subprocess.Popen(command) as run:
+        peak, parts = 0, 0
+        while parts < 6:
+            assert run.poll() is None
+            status = Path(f"/proc/{run.pid}/status").read_text()
+            peak = max(peak, *(int(x.split()[1]) for x in status.splitlines() if "VmHWM" in x), 0)
+            parts = len(list(tmp_path.glob("mask.tif.parts/*.tif")))
+        run.kill()
+    assert peak * 1024 <= 1.15 * bound
+
+
+LIMITED = """
+import re, resource
+import fcntile.predict
+size = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+limit = size + 700_000_000
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+"""
+
+
+def test_a_batch_that_does_not_fit_is_halved(orthophoto, tmp_path):
+    """Under a limit on the address space the allocation fails as on a small machine."""
+    out = tmp_path / "mask.tif"
+    command = [sys.executable, "-c", LIMITED + CODE, "predict", orthophoto, "-o", str(out)]
+    more = ["--tile", "64", "--overlap", "0", "--threads", "1", "--batch-size", "4096"]
+    run = subprocess.run([*command, *more], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "too little memory for 4096 tiles at a time: going on with 2048" in run.stderr
+    expected = tmp_path / "expected.tif"
+    fcntile(orthophoto, "-o", expected, "--tile", 64, "--overlap", 0)
+    with rasterio.open(out) as made, rasterio.open(expected) as wanted:
+        assert (made.read(1) != wanted.read(1)).mean() < 1e-5
+
+
+def test_a_tile_that_does_not_fit_is_an_error_with_advice(orthophoto, tmp_path):
+    out = tmp_path / "mask.tif"
+    command = [sys.executable, "-c", LIMITED + CODE, "predict", orthophoto, "-o", str(out)]
+    run = subprocess.run([*command, "--tile", "4096"], capture_output=True, text=True)
+    assert_refused(run, 5, "too little memory", "smaller", "--tile")
+    assert not list(tmp_path.iterdir())
