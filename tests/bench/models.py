@@ -4,7 +4,8 @@
 
 Random weights as they come give nearly every pixel the same label, and a mask of one colour costs
 nothing to write and agrees with any other. So the scores are scaled and shifted until each class
-has mean 0 and deviation 1 on the demo's orthophoto.
+has mean 0 and deviation 1 on the demo's orthophoto. Kernels are flat: noisy ones give masks
+speckled as no trained net's are.
 """
 
 import sys
@@ -40,6 +41,7 @@ def main(output, arch):
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     for layer in convolutions:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
         nn.init.zeros_(layer.bias)
     made = card(arch, classes=CLASSES)
     with rasterio.open(DEMO) as demo:

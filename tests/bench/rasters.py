@@ -36,7 +36,8 @@ def light(y, height, width):
         (np.arange(n, dtype=np.float32) + o) / LIGHT for n, o in ((height, y), (width, 0))
     )
     at = np.arange(128)
-    across = np.array([np.interp(columns, at, line) for line in grid[int(rows[0]) :][:3]])
+    lines = [np.interp(columns, at, line) for line in grid[int(rows[0]) :][:3]]
+    across = np.array(lines, np.float32)
     share = (rows - int(rows[0]))[:, None].astype(np.float32)
     upper = np.floor(share).astype(int)[:, 0]
     share -= upper[:, None]

@@ -72,14 +72,15 @@ def compared(report, work, net, size, others):
 
 def table(report, net, size, rounds):
     columns = ("program", "wall s", "without start-up", "CPU s", "peak MB")
-    columns += ("predict is faster by", "without start-up")
+    columns += ("predict is faster by", "without start-up", "in CPU s")
     title = f"{net} net, {size} x {size} px, medians of {len(rounds.taken)}"
     report.table(title, *columns)
     for name in rounds.programs:
         seconds = [f"{rounds.median(name, key):.1f}" for key in ("wall", "own", "cpu")]
         faster = rounds.ratios(name, GTIFF)
         span = f"{rounds.ratio(name, GTIFF):.2f} ({faster[0]:.2f} to {faster[-1]:.2f})"
-        ratios = [span, f"{rounds.ratio(name, GTIFF, 'own'):.2f}"] if name != GTIFF else ["", ""]
+        others = (f"{rounds.ratio(name, GTIFF, key):.2f}" for key in ("own", "cpu"))
+        ratios = ["", "", ""] if name == GTIFF else [span, *others]
         report.row(name, *seconds, f"{rounds.median(name, 'mb'):.0f}", *ratios)
 
 
