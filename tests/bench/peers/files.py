@@ -44,7 +44,7 @@ def write(path, mask, place):
 def labels(logits):
     """Return the labels (height, width) of logits (classes, height, width).
 
-    By argmax, as every peer's examples do; on CPUs torch's takes six times as long as
+    By argmax, as the examples of these libraries do; on CPUs it takes four times as long as
     `max(0).indices`, which `--quick-labels` takes instead.
     """
     if "--quick-labels" in sys.argv:
