@@ -77,9 +77,12 @@ docs: install-dev
 
 check: lint test docs
 
-# Figures for docs/benchmarks.md: whole runs, side by side.
+# Figures for docs/benchmarks.md: whole runs, side by side; tests/bench/README.md has its sections and
+# how long they take. pytorch-toolbelt comes without what it requires: its tile merger needs no torchvision.
 bench: install
-	$(BIN)/python tests/bench/bench.py
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[test,bench]"
+	-$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --no-deps pytorch-toolbelt
+	$(BIN)/python tests/bench/bench.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) docs/_build build *.egg-info mask.tif mask.tif.aux.xml demo.png demo.safetensors demo.run

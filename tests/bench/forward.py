@@ -1,13 +1,15 @@
 """Only the forward pass, as often as `fcntile predict` needs it: the floor of its time.
 
-    python forward.py MODEL TILES
+    python forward.py MODEL TILES ARRANGEMENT
+    python forward.py MODEL --choose
 
-The net as the engine runs it: folded, channels last, one torch thread per worker, batch 1.
+ARRANGEMENT is one of those below; --choose tries them in turn and names the fastest.
 """
 
 import json
 import sys
 import time
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,27 +18,81 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import nets  # noqa: F401
 import torch
 
-from fcntile.inference.devices import available_cpus
+from fcntile.inference.devices import available_cpus, keep_freed_memory
 from fcntile.models.layers import fold_batch_norm
 from fcntile.models.model_file import load_model
 
+TILE = 512
+ROUNDS, SECONDS = 3, 1.0  # of a trial, and how long it runs each arrangement at least
 
-def main(name, tiles):
-    model = load_model(name)
-    net = fold_batch_norm(model.net).to(memory_format=torch.channels_last)
-    x = torch.randn(1, len(model.card.bands), 512, 512).to(memory_format=torch.channels_last)
+Arrangement = namedtuple("Arrangement", "workers threads batch prepare")
+
+
+def as_engine(net):
+    """Return the net as the engine runs it; the one place here that knows how."""
+    return fold_batch_norm(net).to(memory_format=torch.channels_last)
+
+
+def as_loaded(net):
+    return net
+
+
+CPUS = available_cpus()
+ARRANGEMENTS = {
+    "workers": Arrangement(CPUS, 1, 1, as_engine),
+    "workers-batch-2": Arrangement(CPUS, 1, 2, as_engine),
+    "workers-as-loaded": Arrangement(CPUS, 1, 1, as_loaded),
+    "threads": Arrangement(1, CPUS, 4, as_engine),
+}
+
+
+def batches(bands, tiles, size, is_last):
+    """Return `tiles` tiles in batches of `size`, all views of one."""
+    x = torch.randn(size, bands, TILE, TILE)
+    x = x.to(memory_format=torch.channels_last) if is_last else x
+    return [x[: min(size, tiles - i)] for i in range(0, tiles, size)]
+
+
+def forward(model, tiles, arrangement):
+    """Return the seconds that the forward passes take."""
+    workers, threads, size, prepare = arrangement
+    net = prepare(model.net)
+    todo = batches(len(model.card.bands), tiles, size, prepare is as_engine)
 
     @torch.inference_mode()
-    def forward(_):
+    def run(x):
         net(x)
 
     start = time.perf_counter()
     with ThreadPoolExecutor(
-        available_cpus(), initializer=torch.set_num_threads, initargs=(1,)
+        workers, initializer=torch.set_num_threads, initargs=(threads,)
     ) as pool:
-        list(pool.map(forward, range(tiles)))
-    print(json.dumps({"seconds": time.perf_counter() - start}))
+        list(pool.map(run, todo))
+    return time.perf_counter() - start
+
+
+def choose(model):
+    """Return the name of the fastest arrangement, and the seconds per tile of each."""
+    tiles, seconds = 4 * CPUS, 0.0
+    while (seconds := forward(model, tiles, ARRANGEMENTS["workers"])) < SECONDS:
+        tiles = max(2 * tiles, round(tiles * SECONDS / seconds))
+    tiles = -(-tiles // (4 * CPUS)) * 4 * CPUS
+    best = dict.fromkeys(ARRANGEMENTS, float("inf"))
+    for _ in range(ROUNDS):
+        for name, arrangement in ARRANGEMENTS.items():
+            best[name] = min(best[name], forward(model, tiles, arrangement) / tiles)
+    return {"fastest": min(best, key=best.get), "seconds_per_tile": best}
+
+
+def main(name, tiles, arrangement="workers"):
+    keep_freed_memory()  # as the engine does
+    torch.set_num_threads(1)
+    model = load_model(name)
+    if tiles == "--choose":
+        print(json.dumps(choose(model)))
+    else:
+        print(json.dumps({"seconds": forward(model, int(tiles), ARRANGEMENTS[arrangement])}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(*sys.argv[1:])

@@ -1,33 +1,13 @@
-"""The script one would write: read all, infer tile by tile, blend in memory, argmax, write.
+"""The script one would write: infer tile by tile, blend in memory, argmax: IMAGE MODEL MASK."""
 
-python plain.py IMAGE MODEL MASK
-"""
-
-import json
-import sys
-import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import nets  # noqa: F401
 import numpy as np
-import rasterio
 import torch
+from files import OVERLAP, TILE, labels, time_it
 
-from fcntile.models.model_file import load_model
-
-TILE, OVERLAP = 512, 128
 STRIDE = TILE - OVERLAP
 
 
-@torch.inference_mode()
-def main(image, name, output):
-    start = time.perf_counter()
-    model = load_model(name)
-    with rasterio.open(image) as raster:
-        pixels = raster.read()
-        profile = {"crs": raster.crs, "transform": raster.transform}
+def segment(pixels, model):
     height, width = pixels.shape[1:]
     mean = np.array([b.mean for b in model.card.bands], np.float32)[:, None, None]
     std = np.array([b.std for b in model.card.bands], np.float32)[:, None, None]
@@ -47,22 +27,8 @@ def main(image, name, output):
             logits = model.net(torch.from_numpy(tile)[None])[0]
             total[:, y : y + TILE, x : x + TILE] += logits * weight
             weights[y : y + TILE, x : x + TILE] += weight
-    mask = (total / weights).argmax(0).numpy().astype(np.uint8)
-    with rasterio.open(
-        output,
-        "w",
-        driver="GTiff",
-        width=width,
-        height=height,
-        count=1,
-        dtype="uint8",
-        tiled=True,
-        compress="deflate",
-        **profile,
-    ) as out:
-        out.write(mask, 1)
-    print(json.dumps({"seconds": time.perf_counter() - start}))
+    return labels(total / weights)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    time_it(segment)
