@@ -22,9 +22,9 @@ from fcntile.raster.classes import (
 )
 from fcntile.raster.comparison import found_values, open_pair, read_rows, reader
 from fcntile.raster.gdal import open_raster
+from fcntile.raster.outputs import check_output
 from fcntile.raster.sources import LabelSource, Pair, pair_files, raster_legend
 from fcntile.raster.vectors import is_vector
-from fcntile.raster.writer import check_output
 from fcntile.training.boundary import boundary_f1, boundary_margin
 from fcntile.training.counts import Counts
 from fcntile.training.figures import check_figure, draw_confusion

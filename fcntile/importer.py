@@ -11,7 +11,7 @@ from fcntile.models.model_file import save_model
 from fcntile.models.pretrained import read_pretrained
 from fcntile.models.pretrained.complete import complete_model
 from fcntile.raster.classes import read_classes
-from fcntile.raster.writer import check_output
+from fcntile.raster.outputs import check_output
 
 
 @dataclass(frozen=True)

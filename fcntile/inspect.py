@@ -26,8 +26,8 @@ from fcntile.models.registry import Net, build_on_meta
 from fcntile.models.stages import Stage, choose_stages, record
 from fcntile.models.summary import Layer, layers
 from fcntile.raster.gdal import open_raster
+from fcntile.raster.outputs import check_output
 from fcntile.raster.reader import read_completed
-from fcntile.raster.writer import check_output
 from fcntile.training.figures import check_figure
 from fcntile.training.inspection_figure import Row, draw_inspection, shade
 from fcntile.training.loader import normalise

@@ -334,9 +334,7 @@ class Walker:
         )
         strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")
         tiles = Tap(self._engine.infer(strips, tiling, block), self._count)
-        blended = blend(
-            tiles, tiling, block, job.products, job.plan.device, clock, job.threshold
-        )
+        blended = blend(tiles, tiling, block, job.products, job.plan.device, clock, job.threshold)
         rows = ahead(blended, clock, empty="wait_rows", full="wait_write")
         with closing(strips), closing(rows), closing(tiles):
             yield from rows

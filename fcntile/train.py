@@ -12,9 +12,10 @@ import torch
 import fcntile
 from fcntile.errors import OptionError, OutputError
 from fcntile.inference.devices import Plan, available_cpus, choose_device, make_plan, peak_rss
+from fcntile.inference.signals import caught_signals
 from fcntile.models.card import Card, ModelClass
 from fcntile.models.model_file import Model
-from fcntile.raster.writer import check_output
+from fcntile.raster.outputs import check_output
 from fcntile.training.augment import Augmentation
 from fcntile.training.distributed import Group, join_group
 from fcntile.training.ground import Ground, prepare
@@ -23,7 +24,6 @@ from fcntile.training.preview import Preview, preview
 from fcntile.training.recipes import Settings
 from fcntile.training.run_folder import RunFolder
 from fcntile.training.session import Session
-from fcntile.inference.signals import caught_signals
 from fcntile.training.start import (
     DEFAULT_ARCH,
     Start,

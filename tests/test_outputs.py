@@ -12,12 +12,12 @@ from rasterio.features import rasterize
 from rasterio.warp import transform_geom
 from rio_cogeo import cog_validate
 from scipy.special import softmax
+from test_predict import read_mask, untiled_logits
 
 from fcntile.errors import InputError, OptionError
 from fcntile.models.model_file import load_model
 from fcntile.predict import predict
 from fcntile.raster.parts import parts_folder
-from test_predict import read_mask, untiled_logits
 
 NAMES = ["probabilities", "confidence", "entropy", "logits"]
 

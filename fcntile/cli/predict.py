@@ -12,10 +12,10 @@ from fcntile.cli.progress import reporting
 
 FORECAST = """\
 outputs   {width} x {height} px, about {output_mb:.0f} MB
-tiles     {tiles} of {tile} px, overlap {overlap}, guard {guard}, {stitch}; about {empty_tiles} empty
+tiles     {tiles} of {tile} px, overlap {overlap}, guard {guard}, {stitch}; {empty_tiles} empty
 compute   {compute_factor:.2f} net pixels per pixel (512/128 has 1.78)
 parts     {parts}, in swaths of {swath} columns
-memory    {gb:.1f} GB
+memory    {memory_mb:.0f} MB
 device    {device}
 time      about {seconds:.0f} s"""
 PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
@@ -142,4 +142,4 @@ def predict(as_json: bool, progress: str | None, **values: Any) -> None:
         json.dump(asdict(made), sys.stdout)
         sys.stdout.write("\n")
     elif values["dry_run"]:
-        click.echo(FORECAST.format(**asdict(made), gb=made.memory_mb / 1e3))
+        click.echo(FORECAST.format(**asdict(made)))

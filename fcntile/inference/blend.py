@@ -144,8 +144,8 @@ class Blender:
         logits = logits[:, :, first - x0 : stop - x0]
         here = slice(first - columns.start, stop - columns.start)
         if self._above is None:
-            shape = len(logits), y.ramp, columns.stop - columns.start
-            self._above = torch.zeros(shape, device=self._device)
+            open_ones = len(logits), y.ramp, columns.stop - columns.start
+            self._above = torch.zeros(open_ones, device=self._device)
         if tile.row > self._block.rows[0]:
             junction, up = logits[:, : y.ramp], self._up[y.ramp][:, None]
             junction.copy_(torch.lerp(self._above[:, :, here], junction, up))

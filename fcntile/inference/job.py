@@ -12,7 +12,6 @@ from fcntile.inference.products import Product, Threshold
 from fcntile.inference.tiling import Tiling
 from fcntile.models.card import Card
 
-
 PART_PIXELS = 2 << 20
 OUTPUT_BLOCK = 512  # px
 

@@ -157,4 +157,6 @@ def _above_threshold(p: Tensor, positions: Tensor, threshold: Threshold) -> Tens
     others = p.clone()
     others[threshold.position] = -1
     best = positions.where(positions != threshold.position, best_class(others)[1])
-    return best.masked_fill(p[threshold.position] >= threshold.probability, threshold.position)
+    is_it = p[threshold.position] >= threshold.probability
+    above: Tensor = torch.where(is_it, threshold.position, best).to(positions.dtype)
+    return above

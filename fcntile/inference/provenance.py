@@ -78,7 +78,9 @@ def _output(product: Product, model: Model, path: Path, tags: Mapping[str, str])
         path,
         "uint8" if is_scaled else "float32",
         product.nodata,
-        names if product.bands > 1 or product.name in ("probabilities", "logits") else (product.name,),
+        names
+        if product.bands > 1 or product.name in ("probabilities", "logits")
+        else (product.name,),
         tags,
         scale=1 / LEVELS if is_scaled else 1,
         offset=-1 / LEVELS if is_scaled else 0,

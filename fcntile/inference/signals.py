@@ -36,8 +36,8 @@ def caught_signals(patience: float | None = None) -> Iterator[list[int]]:
     def obey(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(caught[0])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, note)
+    for caught_one in (signal.SIGINT, signal.SIGTERM):
+        before[caught_one] = signal.signal(caught_one, note)
     if patience is not None:
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, obey)
     try:

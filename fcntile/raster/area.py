@@ -31,7 +31,7 @@ class Area:
 
     def read(self, window: Window) -> NDArray[np.bool_]:
         """Return (height, width) bool: which pixels are inside."""
-        return self._polygons.read(window) == INSIDE
+        return np.asarray(self._polygons.read(window) == INSIDE)
 
     def touches(self, window: Window) -> bool:
         """Tell whether any pixel of a window is inside."""
@@ -63,5 +63,7 @@ def bounds_window(bounds: Sequence[float], raster: rasterio.DatasetReader) -> Wi
     )
     if rows[0] >= rows[1] or columns[0] >= columns[1]:
         extent = " ".join(f"{v:.10g}" for v in raster.bounds)
-        raise InputError(f"bounds {shown} hold no pixel of {raster.name}, whose bounds are {extent}")
+        raise InputError(
+            f"bounds {shown} hold no pixel of {raster.name}, whose bounds are {extent}"
+        )
     return Window.from_slices(rows, columns)

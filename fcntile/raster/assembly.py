@@ -1,13 +1,14 @@
 """Make the files of a run of its parts: all of them, or none.
 
 A VRT puts the parts together; from that GDAL makes the file asked for (a Cloud-Optimized GeoTIFF
-needs its overviews before its pixels). Only what reads back as the parts were written gets its name.
+needs its overviews before its pixels). Only what reads back as the parts were written gets its
+name.
 """
 
 import os
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class Assembly:
             BlockYSize=str(BLOCK),
         )
         left, top = window.col_off - self._extent.col_off, window.row_off - self._extent.row_off
-        size = {"xSize": width, "ySize": height}
+        size: dict[str, Any] = {"xSize": width, "ySize": height}
         ET.SubElement(source, "SrcRect", xOff="0", yOff="0", **size)
         ET.SubElement(source, "DstRect", xOff=str(left), yOff=str(top), **size)
         return source
@@ -166,9 +167,7 @@ def _put(made: Path, path: Path) -> None:
     made.replace(path)
 
 
-def _try_options(
-    folder: Path, driver: str, options: Mapping[str, Any], output: Output
-) -> None:
+def _try_options(folder: Path, driver: str, options: Mapping[str, Any], output: Output) -> None:
     """Raise OptionError if GDAL cannot make a small output with these creation options."""
     trial, made = folder / "trial.tif", folder / "tried.tif"
     side = 512
@@ -195,9 +194,7 @@ def _try_options(
         raise OptionError(f"{driver} with {dict(options)} would change the pixels")
 
 
-def _create_empty(
-    path: Path, output: Output, like: rasterio.DatasetReader, extent: Window
-) -> None:
+def _create_empty(path: Path, output: Output, like: rasterio.DatasetReader, extent: Window) -> None:
     """Write a file without pixels, with all that the output says beside them."""
     if output.classes:
         path.with_name(f"{path.name}.aux.xml").write_text(_category_names(output))

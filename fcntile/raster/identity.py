@@ -1,7 +1,7 @@
 """Is it the same raster as before?"""
 
-import os
 import zlib
+from pathlib import Path
 from typing import Any
 
 import rasterio
@@ -17,9 +17,9 @@ def identify(raster: rasterio.DatasetReader) -> dict[str, Any]:
     the pixels of a few windows.
     """
     shape = {"width": raster.width, "height": raster.height, "bands": raster.count}
-    files = [path for path in raster.files if os.path.exists(path)]
-    if files and len(files) == len(raster.files):
-        stats = [os.stat(path) for path in files]
+    files = [Path(name) for name in raster.files]
+    if files and all(path.is_file() for path in files):
+        stats = [path.stat() for path in files]
         return {**shape, "files": [[s.st_size, s.st_mtime_ns] for s in stats]}
     crc = zlib.crc32(repr((raster.dtypes, raster.crs, raster.transform)).encode())
     for row in range(SAMPLES):

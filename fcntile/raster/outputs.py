@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +60,7 @@ def mask_dtype(values: Iterable[int]) -> str:
     return "uint8" if max(values) < NODATA["uint8"] else "uint16"
 
 
-def class_values(
-    positions: NDArray[np.unsignedinteger], values: Sequence[int]
-) -> NDArray[np.unsignedinteger]:
+def class_values(positions: NDArray[Any], values: Sequence[int]) -> NDArray[Any]:
     """Return the mask of positions: the value of each one's class, or the mask's nodata.
 
     Args:
@@ -77,8 +76,9 @@ def class_values(
     table = np.full(np.iinfo(positions.dtype).max + 1, NODATA[dtype], dtype)
     table[: len(values)] = values
     mask = np.empty(positions.shape, dtype)
-    rows = positions.reshape(-1, positions.shape[-1]), mask.reshape(-1, mask.shape[-1])
-    for row, out in zip(*rows, strict=True):  # numpy widens indices to 8 bytes each
+    width = positions.shape[-1]
+    rows = zip(positions.reshape(-1, width), mask.reshape(-1, width), strict=True)
+    for row, out in rows:  # numpy widens indices to 8 bytes each
         table.take(row, out=out, mode="clip")
     return mask
 

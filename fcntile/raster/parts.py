@@ -150,7 +150,12 @@ def open_parts(
 
 
 def _resumed(
-    folder: Path, outputs: Sequence[Output], facts: Facts, windows: Sequence[Window], *, restart: bool
+    folder: Path,
+    outputs: Sequence[Output],
+    facts: Facts,
+    windows: Sequence[Window],
+    *,
+    restart: bool,
 ) -> Parts:
     """Return the parts in a folder, after a look at its manifest."""
     manifest = folder / MANIFEST
@@ -281,7 +286,7 @@ class _PartFile:
 
     def _flush(self, height: int) -> None:
         block = np.ascontiguousarray(self._filled[:, :height])
-        self._crc = zlib.crc32(block, self._crc)
+        self._crc = zlib.crc32(block.data, self._crc)
         self._file.write(block, window=Window(0, self._row - height, self._width, height))
 
     def finish(self) -> Path:

@@ -9,9 +9,8 @@ import rasterio
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
-from rio_cogeo import cog_validate
-
 from rasterio.windows import Window
+from rio_cogeo import cog_validate
 
 from fcntile.errors import OutputError
 from fcntile.raster.assembly import Assembly
