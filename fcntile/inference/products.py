@@ -149,7 +149,8 @@ def _entropy(p: Tensor) -> Tensor:
     if len(p) == 1:
         return torch.zeros_like(p)
     largest = torch.log(torch.tensor(float(len(p))))
-    return (torch.special.entr(p).sum(0, keepdim=True) / largest.to(p.device)).clamp_(0, 1)
+    share: Tensor = torch.special.entr(p).sum(0, keepdim=True) / largest.to(p.device)
+    return share.clamp_(0, 1)
 
 
 def _above_threshold(p: Tensor, positions: Tensor, threshold: Threshold) -> Tensor:
