@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,9 +174,26 @@ def test_bounds_that_hold_nothing_are_refused(seen, tmp_path, bounds, error, wor
         predict(seen[0], tmp_path / "mask.tif", model=seen[1], bounds=bounds)
 
 
-def test_bounds_of_a_rotated_raster_are_refused(tmp_path, make_model):
-    from pathlib import Path
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("not json", r"cannot read the polygons .*area\.json"),
+        ('{"type": "FeatureCollection", "features": []}', "have no feature"),
+        (None, "do not lie on"),
+    ],
+)
+def test_an_area_that_cannot_be_used_is_refused(seen, tmp_path, text, words):
+    area = tmp_path / "area.json"
+    if text is None:
+        write_area(area, points=[(x + 1e5, y) for x, y in TRIANGLE])
+    else:
+        area.write_text(text)
+    with pytest.raises(InputError, match=words):
+        predict(seen[0], tmp_path / "mask.tif", model=seen[1], aoi=str(area))
+    assert not (tmp_path / "mask.tif.parts").exists()
 
+
+def test_bounds_of_a_rotated_raster_are_refused(tmp_path, make_model):
     rotated = Path(__file__).parent / "data" / "rotated.tif"
     with rasterio.open(rotated) as raster:
         model = make_model("pixel", bands=raster.count, dtype=raster.dtypes[0])

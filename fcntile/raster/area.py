@@ -27,7 +27,7 @@ class Area:
     """
 
     def __init__(self, path: str, like: rasterio.DatasetReader) -> None:
-        self._polygons = VectorLabels(read_features(path), {}, OUTSIDE, like)
+        self._polygons = VectorLabels(read_features(path, what="polygons"), {}, OUTSIDE, like)
 
     def read(self, window: Window) -> NDArray[np.bool_]:
         """Return (height, width) bool: which pixels are inside."""

@@ -66,7 +66,7 @@ class RasterLabels:
                 f"{bare.name} has no CRS, and {labels.name} ({labels.width} x {labels.height} px) "
                 f"is not on the grid of {like.name} ({like.width} x {like.height} px)"
             )
-        check_overlap(labels.name, labels.crs, _extent(labels), like)
+        check_overlap(f"the labels {labels.name}", labels.crs, _extent(labels), like)
         self._has_alpha = labels.nodata is None  # else nothing would say where the labels end
         return WarpedVRT(
             labels,
@@ -144,8 +144,10 @@ class VectorLabels:
         like: rasterio.DatasetReader,
     ) -> None:
         if like.crs is None:
-            raise InputError(f"{like.name} has no CRS, so the labels {features.path} have no place")
-        check_overlap(features.path, features.crs, features.bounds, like)
+            raise InputError(
+                f"{like.name} has no CRS, so the {features.what} {features.path} have no place"
+            )
+        check_overlap(f"the {features.what} {features.path}", features.crs, features.bounds, like)
         known = [values.get(v) for v in features.values] or [1] * len(features.geometries)
         is_known = np.array([value is not None for value in known])
         try:
@@ -155,8 +157,8 @@ class VectorLabels:
                 geometries = transform_geom(features.crs, like.crs, geometries)
         except GDAL_ERRORS as error:
             raise InputError(
-                f"the labels {features.path} ({features.crs}) cannot be brought to {like.crs} of "
-                f"{like.name}: {error}"
+                f"the {features.what} {features.path} ({features.crs}) cannot be brought to "
+                f"{like.crs} of {like.name}: {error}"
             ) from error
         self._shapes = [(g, known[i]) for g, i in zip(geometries, near, strict=True)]
         self._boxes = np.array([bounds(g) for g in geometries]).reshape(-1, 4)
@@ -203,13 +205,13 @@ def is_same_grid(labels: rasterio.DatasetReader, like: rasterio.DatasetReader) -
     )
 
 
-def check_overlap(path: str, crs: CRS, extent: Bounds, like: rasterio.DatasetReader) -> None:
+def check_overlap(name: str, crs: CRS, extent: Bounds, like: rasterio.DatasetReader) -> None:
     """Raise InputError if labels and a raster share less than 1 % of the smaller one's extent."""
     try:
         left, bottom, right, top = transform_bounds(crs, like.crs, *extent)
     except GDAL_ERRORS as error:
         raise InputError(
-            f"the labels {path} ({crs}, {_show(extent)}) cannot be brought to {like.crs} of "
+            f"{name} ({crs}, {_show(extent)}) cannot be brought to {like.crs} of "
             f"{like.name}: {error}"
         ) from error
     l0, b0, r0, t0 = _extent(like)
@@ -218,7 +220,7 @@ def check_overlap(path: str, crs: CRS, extent: Bounds, like: rasterio.DatasetRea
     touch = left <= r0 and right >= l0 and bottom <= t0 and top >= b0
     if not touch or (smaller > 0 and shared / smaller < MIN_OVERLAP):
         raise InputError(
-            f"the labels {path} ({crs}, {_show(extent)}) do not lie on {like.name} "
+            f"{name} ({crs}, {_show(extent)}) do not lie on {like.name} "
             f"({like.crs}, {_show(_extent(like))}): they share less than 1 % of their extents"
         )
 

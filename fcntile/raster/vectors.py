@@ -31,12 +31,14 @@ class Features:
         crs: of their coordinates.
         geometries: single ones as GeoJSON has them, at least one: the parts of what the file has.
         values: of the class field; empty without one.
+        what: they are, for messages.
     """
 
     path: str
     crs: CRS
     geometries: list[Geometry]
     values: list[Any]
+    what: str = "labels"
 
     @cached_property
     def boxes(self) -> NDArray[np.float64]:
@@ -55,12 +57,13 @@ def is_vector(path: str) -> bool:
     return Path(path).suffix.lower() in VECTORS
 
 
-def read_features(path: str, class_field: str | None = None) -> Features:
+def read_features(path: str, class_field: str | None = None, what: str = "labels") -> Features:
     """Return the features of a vector file that have a geometry.
 
     Args:
         path: GeoJSON; with pyogrio installed anything OGR reads.
         class_field: name of the field to take as value.
+        what: the features are, in the plural, for messages.
 
     Raises:
         InputError: if it cannot be read, is empty, has no CRS, or no such field.
@@ -73,9 +76,9 @@ def read_features(path: str, class_field: str | None = None) -> Features:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, CRSError) as error:
         if isinstance(error, InputError | OptionError):
             raise
-        raise InputError(f"cannot read the labels {path}: {error}") from error
+        raise InputError(f"cannot read the {what} {path}: {error}") from error
     if crs is None:
-        raise InputError(f"the labels {path} have no CRS: say which with ogr2ogr -a_srs")
+        raise InputError(f"the {what} {path} have no CRS: say which with ogr2ogr -a_srs")
     if class_field is not None and not any(class_field in row for row in fields):
         names = ", ".join(sorted({name for row in fields for name in row})) or "none"
         raise InputError(f"no feature of {path} has a field {class_field}; there are: {names}")
@@ -87,14 +90,14 @@ def read_features(path: str, class_field: str | None = None) -> Features:
             for part in _parts(geometry)
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"the labels {path} have a geometry that is none: {error}") from error
+        raise InputError(f"the {what} {path} have a geometry that is none: {error}") from error
     if not parts:
-        raise InputError(f"the labels {path} have no feature with a geometry")
+        raise InputError(f"the {what} {path} have no feature with a geometry")
     unhashable = next((v for _, v in parts if isinstance(v, list | dict | np.ndarray)), None)
     if unhashable is not None:
         raise InputError(f"the field {class_field} of {path} has lists, not classes: {unhashable}")
     found, values = zip(*parts, strict=True)
-    return Features(path, crs, list(found), list(values) if class_field else [])
+    return Features(path, crs, list(found), list(values) if class_field else [], what)
 
 
 def _parts(geometry: Geometry | None) -> Iterator[Geometry]:
@@ -150,13 +153,13 @@ def _read_ogr(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str, Any
         from pyogrio.raw import read
     except ImportError as error:
         raise OptionError(
-            f"{Path(path).suffix} labels need pyogrio: pip install 'fcntile[vector]', "
-            "or convert them with ogr2ogr labels.geojson"
+            f"{Path(path).suffix} labels and polygons need pyogrio: pip install 'fcntile[vector]', "
+            "or convert them to GeoJSON with ogr2ogr"
         ) from error
     try:
         meta, _, shapes, columns = read(path)
     except DataSourceError as error:
-        raise InputError(f"cannot read the labels {path}: {error}") from error
+        raise ValueError(str(error)) from error
     names = [str(name) for name in meta["fields"]]
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     geometries = [g and g.__geo_interface__ for g in shapely.from_wkb(shapes)]
