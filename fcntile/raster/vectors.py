@@ -153,7 +153,7 @@ def _read_ogr(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str, Any
         from pyogrio.raw import read
     except ImportError as error:
         raise OptionError(
-            f"{Path(path).suffix} labels and polygons need pyogrio: pip install 'fcntile[vector]', "
+            f"{Path(path).suffix} files need pyogrio: pip install 'fcntile[vector]', "
             "or convert them to GeoJSON with ogr2ogr"
         ) from error
     try:

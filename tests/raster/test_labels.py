@@ -255,7 +255,7 @@ def test_a_missing_field_is_refused_with_those_that_are_there(tmp_path):
 
 def test_a_format_that_needs_pyogrio_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyogrio.errors", None)
-    with pytest.raises(OptionError, match=r"\.gpkg labels need pyogrio"):
+    with pytest.raises(OptionError, match=r"\.gpkg files need pyogrio"):
         read_features(str(tmp_path / "labels.gpkg"))
 
 
