@@ -8,6 +8,7 @@ takes 64 / 4 instead of 49.
 """
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,11 @@ class Winograd(nn.Module):
         (N, inputs, H, W) -> (N, outputs, H + 2 padding - r + 1, likewise W), channels last
     """
 
+    data: Tensor
+    inverse: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self._kernel, self._padding = conv.kernel_size[0], int(conv.padding[0])
@@ -44,13 +50,15 @@ class Winograd(nn.Module):
         self.register_buffer("bias", conv.bias)
 
     @staticmethod
-    def suits(layer: nn.Module) -> bool:
+    def suits(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
         """Return whether a layer can be computed so, and would gain by it."""
         return (
             isinstance(layer, nn.Conv2d)
+            and type(layer).forward is nn.Conv2d.forward
             and layer.kernel_size in ((3, 3), (7, 7))
             and layer.stride == layer.dilation == (1, 1)
-            and layer.padding in ((p, p) for p in range(layer.kernel_size[0]))
+            and isinstance(layer.padding, tuple)
+            and layer.padding[0] == layer.padding[1] < layer.kernel_size[0]
             and layer.padding_mode == "zeros"
             and layer.groups == 1
             and min(layer.in_channels, layer.out_channels) >= LEAST
@@ -69,12 +77,12 @@ class Winograd(nn.Module):
             (n, n, batch, rows, columns, channels),
             (row, column, image, m * row, m * column, 1),
         )
-        out = x.new_empty(batch, rows, m, columns, m, self.weight.shape[2])
+        out = x.new_empty(batch, rows, m, columns, m, self.weight.shape[1])
         some = max(1, AT_ONCE // (batch * columns))
         for i in range(0, rows, some):
             part = cells[:, :, :, i : i + some]
             values = (self.data @ part.reshape(n * n, -1)).view(n * n, -1, channels)
-            sums = torch.bmm(values, self.weight).flatten(1)
+            sums = torch.bmm(values, self.weight.transpose(1, 2)).flatten(1)
             found = (self.inverse @ sums).view(m, m, *part.shape[2:5], -1)
             if self.bias is not None:
                 found += self.bias
@@ -109,10 +117,10 @@ def transforms(m: int, r: int, points: Sequence[float]) -> tuple[Tensor, Tensor,
 
 
 def _transform(weight: Tensor, kernel: Tensor) -> Tensor:
-    """Return weights (outputs, inputs, r, r) transformed: (n * n, inputs, outputs) float32."""
+    """Return weights (outputs, inputs, r, r) transformed: (n * n, outputs, inputs) float32."""
     outputs, inputs = weight.shape[:2]
-    made = torch.empty(len(kernel), inputs, outputs)
+    made = torch.empty(len(kernel), outputs, inputs)
     for i in range(0, outputs, 64):  # a few at a time: they are transformed in float64
-        some = weight[i : i + 64].double().permute(2, 3, 1, 0).flatten(2).flatten(0, 1)
-        made[:, :, i : i + 64] = (kernel @ some.flatten(1)).view(len(kernel), inputs, -1)
+        some = weight[i : i + 64].double().reshape(-1, kernel.shape[1])
+        made[:, i : i + 64] = (kernel @ some.T).view(len(kernel), -1, inputs)
     return made
