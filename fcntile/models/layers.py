@@ -32,7 +32,7 @@ def prepare(net: M, device: torch.device, precision: torch.dtype = torch.float32
     is_exact_on_cpu = device.type == "cpu" and precision == torch.float32
     if is_exact_on_cpu:
         net = _rewrite(net, as_convolution)
-    net = fold_batch_norm(net).to(device)
+    net = _rewrite(fold_batch_norm(net), _rectify_in_place).to(device)
     if is_exact_on_cpu:
         # where a maximum was is a matter of the last bits: nets with switches keep to direct sums
         has_switches = any(isinstance(layer, nn.MaxUnpool2d) for layer in net.modules())
@@ -46,16 +46,27 @@ def fold_batch_norm(net: M) -> M:
     A convolution followed by a batch norm inside an `nn.Sequential` becomes one convolution.
     Weights that stay as they are, are shared with `net`.
     """
-    net = copy.copy(net)
-    net._modules = {name: child and fold_batch_norm(child) for name, child in net._modules.items()}
-    if isinstance(net, nn.Sequential):
-        names = list(net._modules)
-        for first, second in pairwise(names):
-            a, b = net._modules[first], net._modules[second]
+    return _rewrite(net, _fold)
+
+
+def _fold(layers: nn.Module) -> nn.Module:
+    if isinstance(layers, nn.Sequential):
+        for first, second in pairwise(list(layers._modules)):
+            a, b = layers._modules[first], layers._modules[second]
             if isinstance(a, nn.Conv2d) and isinstance(b, nn.BatchNorm2d):
-                net._modules[first] = fuse_conv_bn_eval(a, b)
-                net._modules[second] = nn.Identity()
-    return net
+                layers._modules[first] = fuse_conv_bn_eval(a, b)
+                layers._modules[second] = nn.Identity()
+    return layers
+
+
+def _rectify_in_place(layers: nn.Module) -> nn.Module:
+    """Let a ReLU overwrite the output of a convolution, which nothing else sees."""
+    if isinstance(layers, nn.Sequential):
+        for first, second in pairwise(list(layers._modules)):
+            a, b = layers._modules[first], layers._modules[second]
+            if isinstance(a, nn.Conv2d) and type(b) is nn.ReLU:
+                layers._modules[second] = nn.ReLU(inplace=True)
+    return layers
 
 
 def as_convolution(layer: nn.Module) -> nn.Module:
@@ -94,9 +105,7 @@ def _faster(layer: nn.Module, kernels: Collection[int]) -> nn.Module:
 
 
 def _rewrite(net: M, rule: Callable[[nn.Module], nn.Module]) -> M:
-    """Return a copy of a net whose layers went through `rule`."""
-    if not net._modules:
-        return rule(net)  # type: ignore[return-value]
+    """Return a copy of a net whose modules went through `rule`, the innermost first."""
     net = copy.copy(net)
     net._modules = {name: child and _rewrite(child, rule) for name, child in net._modules.items()}
-    return net
+    return rule(net)  # type: ignore[return-value]

@@ -15,6 +15,15 @@ from fcntile.models.winograd import Winograd
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Compute as a worker does; many small layers wait for each other's threads otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def kinds(net):
     return {type(layer) for layer in net.modules()}
 
@@ -77,6 +86,17 @@ def test_every_upsampling_is_the_same(upsampling):
     ready = check(*trained("fcn8s-small", upsampling=upsampling))
     assert NarrowMaxPool in kinds(ready)
     assert (NarrowUpsample in kinds(ready)) == (upsampling == "bilinear")
+
+
+def test_a_relu_overwrites_a_convolution_only():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    ready = prepare(net, CPU)
+    assert [m.inplace for m in ready if isinstance(m, nn.ReLU)] == [False, True]
+    x = torch.randn(1, 3, 8, 8)
+    before = x.clone()
+    assert torch.allclose(ready(x), net(x), atol=1e-6)
+    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("channels", [1, 12, 65])
