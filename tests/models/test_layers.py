@@ -90,7 +90,8 @@ def test_every_upsampling_is_the_same(upsampling):
 
 def test_a_relu_overwrites_a_convolution_only():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    layers = nn.Identity(), nn.ReLU(), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    net = nn.Sequential(*layers).eval()
     ready = prepare(net, CPU)
     assert [m.inplace for m in ready if isinstance(m, nn.ReLU)] == [False, True]
     x = torch.randn(1, 3, 8, 8)
