@@ -74,6 +74,14 @@ def test_wide_convolutions_take_fewer_multiplications(name, monkeypatch):
     assert Winograd not in kinds(prepare(net, CPU, torch.bfloat16))
 
 
+def test_they_do_so_from_128_channels_on():
+    ready = check(*trained("fcn8s", width=16, head=128))
+    fast = [name for name, layer in ready.named_modules() if isinstance(layer, Winograd)]
+    assert fast[0] == "block4.4_2.conv4_2"
+    assert fast[-1] == "fc6.conv6"
+    assert len(fast) == 6
+
+
 def test_a_net_with_switches_keeps_direct_sums_before_them(monkeypatch):
     monkeypatch.setattr("fcntile.models.winograd.LEAST", 1)
     ready = prepare(trained("deconvnet")[0], CPU)
