@@ -43,19 +43,21 @@ def prepare(net: M, device: torch.device, precision: torch.dtype = torch.float32
 def fold_batch_norm(net: M) -> M:
     """Return a copy of a net, in evaluation mode, whose batch norms are inside its convolutions.
 
-    A convolution followed by a batch norm inside an `nn.Sequential` becomes one convolution.
-    Weights that stay as they are, are shared with `net`.
+    A convolution followed by a batch norm becomes one convolution: neighbours in an
+    `nn.Sequential`, and those that a module names in its attribute `normed`. Weights that stay as
+    they are, are shared with `net`.
     """
     return _rewrite(net, _fold)
 
 
 def _fold(layers: nn.Module) -> nn.Module:
-    if isinstance(layers, nn.Sequential):
-        for first, second in pairwise(list(layers._modules)):
-            a, b = layers._modules[first], layers._modules[second]
-            if isinstance(a, nn.Conv2d) and isinstance(b, nn.BatchNorm2d):
-                layers._modules[first] = fuse_conv_bn_eval(a, b)
-                layers._modules[second] = nn.Identity()
+    is_chain = isinstance(layers, nn.Sequential)
+    pairs = pairwise(list(layers._modules)) if is_chain else getattr(layers, "normed", {}).items()
+    for first, second in pairs:
+        a, b = layers._modules[first], layers._modules[second]
+        if isinstance(a, nn.Conv2d) and isinstance(b, nn.BatchNorm2d):
+            layers._modules[first] = fuse_conv_bn_eval(a, b)
+            layers._modules[second] = nn.Identity()
     return layers
 
 

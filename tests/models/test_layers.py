@@ -68,6 +68,7 @@ def test_wide_convolutions_take_fewer_multiplications(name, monkeypatch):
     net, tiles = trained(name)
     ready = check(net, tiles)
     assert Winograd in kinds(ready)
+    assert nn.BatchNorm2d not in kinds(ready)
     assert not any(
         isinstance(m, nn.ConvTranspose2d) and m.stride == (1, 1) for m in ready.modules()
     )
