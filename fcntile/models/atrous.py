@@ -7,7 +7,7 @@ bilinearly to the size of the image, with half-pixel centres.
 """
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -75,7 +75,7 @@ class Bottleneck(nn.Module):
         (N, inputs, H, W) -> (N, 4 * width, H / stride, W / stride)
     """
 
-    normed = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
+    normed: ClassVar = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
 
     def __init__(
         self, inputs: int, width: int, stride: int, dilation: int, *, is_keras: bool
@@ -122,7 +122,7 @@ class ResNet50(Net):
         (N, bands, H, W) float32, normalised -> (N, classes, H, W) logits
     """
 
-    normed = {"conv1": "bn1"}
+    normed: ClassVar = {"conv1": "bn1"}
 
     def __init__(
         self,
