@@ -7,7 +7,7 @@ bilinearly to the size of the image, with half-pixel centres.
 """
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -75,6 +75,8 @@ class Bottleneck(nn.Module):
         (N, inputs, H, W) -> (N, 4 * width, H / stride, W / stride)
     """
 
+    normed: ClassVar = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
+
     def __init__(
         self, inputs: int, width: int, stride: int, dilation: int, *, is_keras: bool
     ) -> None:
@@ -119,6 +121,8 @@ class ResNet50(Net):
     Shape:
         (N, bands, H, W) float32, normalised -> (N, classes, H, W) logits
     """
+
+    normed: ClassVar = {"conv1": "bn1"}
 
     def __init__(
         self,

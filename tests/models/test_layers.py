@@ -1,8 +1,148 @@
+"""Nets made ready to run, against the nets they were."""
+
+import copy
+
+import pytest
 import torch
+from nets import NETWORKS, THIN
 from torch import nn
 
 from fcntile.models import create_model
-from fcntile.models.layers import fold_batch_norm
+from fcntile.models.layers import as_convolution, fold_batch_norm, prepare
+from fcntile.models.narrow import NarrowMaxPool, NarrowUpsample
+from fcntile.models.winograd import Winograd
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Compute as a worker does; many small layers wait for each other's threads otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def kinds(net):
+    return {type(layer) for layer in net.modules()}
+
+
+def trained(name, **options):
+    """Return a thin net with running statistics of its own, and inputs of two sizes."""
+    torch.manual_seed(0)
+    net = create_model(name, 3, 2, **{**THIN[name], **options})
+    side = net.size or 64
+    net(torch.randn(2, 3, side, side))
+    sizes = [(side, side)] if net.size else [(2 * net.stride, 3 * net.stride), (160, 64)]
+    return net.eval().requires_grad_(False), [torch.randn(2, 3, *size) for size in sizes]
+
+
+def check(net, tiles):
+    """Return a net made ready, once it gave what the net gives in float64.
+
+    Thin nets multiply rounding errors: what the net itself errs in float32 is allowed too.
+    """
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    exact, ready = copy.deepcopy(net).double(), prepare(net, CPU)
+    for x, order in zip(tiles, (torch.contiguous_format, torch.channels_last), strict=False):
+        expected = exact(x.double())
+        error = max(1e-4 * expected.std(), 4 * (net(x) - expected).abs().max())
+        found = ready(x.to(memory_format=order))
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() <= error
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    return ready
+
+
+@pytest.mark.parametrize("least", [1, 128])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_net_made_ready_gives_the_same_logits(name, least, monkeypatch):
+    monkeypatch.setattr("fcntile.models.winograd.LEAST", least)
+    check(*trained(name))
+
+
+@pytest.mark.parametrize("name", ["fcn8s", "atrous-vgg16", "mirror-vgg", "fcn-resnet50"])
+def test_wide_convolutions_take_fewer_multiplications(name, monkeypatch):
+    monkeypatch.setattr("fcntile.models.winograd.LEAST", 1)
+    net, tiles = trained(name)
+    ready = check(net, tiles)
+    assert Winograd in kinds(ready)
+    assert nn.BatchNorm2d not in kinds(ready)
+    assert not any(
+        isinstance(m, nn.ConvTranspose2d) and m.stride == (1, 1) for m in ready.modules()
+    )
+    assert Winograd not in kinds(prepare(net, CPU, torch.bfloat16))
+
+
+def test_they_do_so_from_128_channels_on():
+    ready = check(*trained("fcn8s", width=16, head=128))
+    fast = [name for name, layer in ready.named_modules() if isinstance(layer, Winograd)]
+    assert fast[0] == "block4.4_2.conv4_2"
+    assert fast[-1] == "fc6.conv6"
+    assert len(fast) == 6
+
+
+def test_a_net_with_switches_keeps_direct_sums_before_them(monkeypatch):
+    monkeypatch.setattr("fcntile.models.winograd.LEAST", 1)
+    ready = prepare(trained("deconvnet")[0], CPU)
+    fast = [name for name, layer in ready.named_modules() if isinstance(layer, Winograd)]
+    assert fast == ["fc6.conv6", "fc6_deconv.deconv6"]
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "repeat", "learned", "subpixel"])
+def test_every_upsampling_is_the_same(upsampling):
+    ready = check(*trained("fcn8s-small", upsampling=upsampling))
+    assert NarrowMaxPool in kinds(ready)
+    assert (NarrowUpsample in kinds(ready)) == (upsampling == "bilinear")
+
+
+def test_a_relu_overwrites_a_convolution_only():
+    torch.manual_seed(0)
+    layers = nn.Identity(), nn.ReLU(), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    net = nn.Sequential(*layers).eval()
+    ready = prepare(net, CPU)
+    assert [m.inplace for m in ready if isinstance(m, nn.ReLU)] == [False, True]
+    x = torch.randn(1, 3, 8, 8)
+    before = x.clone()
+    assert torch.allclose(ready(x), net(x), atol=1e-6)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("channels", [1, 12, 65])
+def test_narrow_layers_give_the_same_bits(channels):
+    x = torch.randn(2, channels, 9, 12).to(memory_format=torch.channels_last)
+    assert torch.equal(NarrowMaxPool()(x), nn.MaxPool2d(2)(x))
+    up = nn.Upsample(scale_factor=4, mode="bilinear")
+    assert torch.allclose(NarrowUpsample(up)(x), up(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(3),
+        nn.MaxPool2d(2, stride=1),
+        nn.MaxPool2d(2, padding=1),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d(2, return_indices=True),
+        nn.AvgPool2d(2),
+    ],
+)
+def test_other_poolings_stay(pool):
+    assert not NarrowMaxPool.suits(pool)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+def test_a_transposed_convolution_of_stride_1_is_a_convolution(kernel):
+    torch.manual_seed(0)
+    for padding in range(kernel):
+        layer = nn.ConvTranspose2d(5, 4, kernel, padding=padding).eval()
+        conv = as_convolution(layer)
+        assert isinstance(conv, nn.Conv2d)
+        x = torch.randn(2, 5, 13, 14)
+        assert torch.allclose(conv(x), layer(x), atol=1e-5)
+    for other in (nn.ConvTranspose2d(4, 4, 4, stride=2), nn.ConvTranspose2d(4, 4, 3, groups=2)):
+        assert as_convolution(other) is other
 
 
 def test_a_folded_net_gives_the_same_logits():
