@@ -21,7 +21,7 @@ from fcntile.errors import OutOfMemoryError
 from fcntile.inference.devices import Plan, exact_fp32, keep_freed_memory
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
-from fcntile.models.layers import fold_batch_norm
+from fcntile.models.layers import prepare
 from fcntile.models.model_file import Model
 from fcntile.raster.reader import Strip
 
@@ -86,8 +86,7 @@ class Engine:
         self._pool = _pool(plan)
         bands = model.card.bands
         with out_of_memory(plan.device, plan.batch_size):
-            net = fold_batch_norm(model.net).to(plan.device)
-            self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._net = prepare(model.net, plan.device, plan.precision)
             # a value per band and column: a row of a tile is one run of numbers, faster on CPUs
             self._mean = torch.tensor([b.mean for b in bands] * columns, device=plan.device)
             self._std = torch.tensor([b.std for b in bands] * columns, device=plan.device)

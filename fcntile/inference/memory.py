@@ -20,6 +20,7 @@ from fcntile.inference.job import OUTPUT_BLOCK
 from fcntile.inference.products import Product
 from fcntile.inference.tiling import Tiling
 from fcntile.models.footprint import pixel_bytes
+from fcntile.models.layers import prepared_bytes
 from fcntile.models.model_file import Model
 from fcntile.raster.gdal import cached_column_bytes
 from fcntile.raster.parts import BLOCK
@@ -74,6 +75,7 @@ class Budget:
     ) -> None:
         self._plan, self._classes = plan, len(model.card.classes)
         self._weights = sum(w.nbytes for w in model.net.state_dict().values())
+        self._prepared = prepared_bytes(model.net, plan.device, plan.precision)
         self._maps = KERNELS * pixel_bytes(model.net, len(bands))
         self._pixel = len(bands) * np.dtype(raster.dtypes[bands[0] - 1]).itemsize + 1  # its mask
         self._out = sum(p.bands * PIXEL_TYPES[p.dtype] for p in products)
@@ -86,16 +88,19 @@ class Budget:
         on_cpu = plan.device.type == "cpu"
         batch = plan.batch_size * tiling.x.tile * tiling.y.tile
         logits = 4 * self._classes * batch
-        fixed = self._resident + OVERHEAD + self._weights + (plan.workers + 2) * batch * self._pixel
+        fixed = self._resident + OVERHEAD + (plan.workers + 2) * batch * self._pixel
         column = (
             STRIPS * side * self._pixel
             + ROWS * tiling.y.stride * self._out
             + 4 * BLOCK * self._out
             + self._cached
         )
+        fixed += self._weights  # mapped from the file, and there once they are read
         if not on_cpu:
-            return Need(fixed, column, self._weights + batch * self._maps + 3 * logits)
-        fixed += plan.workers * batch * self._maps + (2 * plan.workers + 1) * logits
+            return Need(fixed, column, self._prepared + batch * self._maps + 3 * logits)
+        fixed += (
+            self._prepared + plan.workers * batch * self._maps + (2 * plan.workers + 1) * logits
+        )
         return Need(fixed, column + 4 * self._classes * tiling.y.ramp)
 
 

@@ -40,6 +40,17 @@ def prepare(net: M, device: torch.device, precision: torch.dtype = torch.float32
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def prepared_bytes(net: nn.Module, device: torch.device, precision: torch.dtype) -> float:
+    """Return the bytes of the weights that `prepare` makes beside those of the net."""
+    is_fast = device.type == "cpu" and precision == torch.float32
+    return sum(
+        layer.weight.nbytes
+        * (Winograd.growth(layer.kernel_size[0]) if is_fast and Winograd.suits(layer) else 1)
+        for layer in net.modules()
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    )
+
+
 def fold_batch_norm(net: M) -> M:
     """Return a copy of a net, in evaluation mode, whose batch norms are inside its convolutions.
 

@@ -64,6 +64,11 @@ class Winograd(nn.Module):
             and min(layer.in_channels, layer.out_channels) >= LEAST
         )
 
+    @staticmethod
+    def growth(kernel: int) -> float:
+        """Return how many times as large the transformed weights of a kernel are."""
+        return ((CELLS[kernel][0] + kernel - 1) / kernel) ** 2
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution."""
         m, r, p = self._step, self._kernel, self._padding

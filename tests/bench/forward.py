@@ -19,7 +19,7 @@ import nets  # noqa: F401
 import torch
 
 from fcntile.inference.devices import available_cpus, keep_freed_memory
-from fcntile.models.layers import fold_batch_norm
+from fcntile.models import layers
 from fcntile.models.model_file import load_model
 
 TILE = 512
@@ -30,7 +30,7 @@ Arrangement = namedtuple("Arrangement", "workers threads batch prepare")
 
 def as_engine(net):
     """Return the net as the engine runs it; the one place here that knows how."""
-    return fold_batch_norm(net).to(memory_format=torch.channels_last)
+    return layers.prepare(net, torch.device("cpu"))
 
 
 def as_loaded(net):
