@@ -124,9 +124,14 @@ class Engine:
                 with self._clock("infer"), out_of_memory(self.plan.device, size):
                     parts = [self._pass(batch, i, size) for i in range(0, count, size)]
                     return _joined([p[0] for p in parts]), _joined_masks([p[1] for p in parts])
-            except OutOfMemoryError:
+            except OutOfMemoryError as error:
                 if size == 1:
-                    raise
+                    side = batch.pixels.shape[1]
+                    raise OutOfMemoryError(
+                        f"{self.plan.device} has too little memory for {self.plan.workers} tile(s) "
+                        f"of {side} px at a time: with --tile {side // 2} they take a quarter"
+                        + (", with --threads 1 fewer are at work" if self.plan.workers > 1 else "")
+                    ) from error
                 self._shrink(size)
 
     def _shrink(self, size: int) -> None:

@@ -151,5 +151,5 @@ def test_a_tile_that_does_not_fit_is_an_error_with_advice(orthophoto, tmp_path):
     out = tmp_path / "mask.tif"
     command = [sys.executable, "-c", LIMITED + CODE, "predict", orthophoto, "-o", str(out)]
     run = subprocess.run([*command, "--tile", "4096"], capture_output=True, text=True)
-    assert_refused(run, 5, "too little memory", "smaller", "--tile")
+    assert_refused(run, 5, "too little memory", "4096 px", "--tile 2048")
     assert not list(tmp_path.iterdir())
