@@ -1,0 +1,224 @@
+"""What a worker of a cluster does: it makes parts, and walks on from one to the next.
+
+Whatever it is asked first, it opens the raster and the model, and keeps them and the walk. If the
+next part is the one below, that walk has already read and inferred ahead; if not, a new one begins.
+"""
+
+import pickle
+import platform
+import signal
+import tempfile
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import rasterio
+import torch
+from rasterio.windows import Window
+
+from fcntile.errors import FcntileError, InputError
+from fcntile.inference.devices import choose_device
+from fcntile.inference.job import Job
+from fcntile.inference.provenance import facts_of
+from fcntile.inference.stages import Clock
+from fcntile.models.model_file import Model, load_model
+from fcntile.raster.gdal import open_raster, settings_of_process
+from fcntile.raster.identity import identify
+from fcntile.raster.outputs import Output
+from fcntile.raster.parts import Facts, differences
+
+
+class Walks(Protocol):
+    """What makes parts: `fcntile.predict.Walker`, which is above this package."""
+
+    done: int
+    skipped: int
+
+    def __init__(
+        self,
+        job: Job,
+        model: Model,
+        raster: rasterio.DatasetReader,
+        outputs: Sequence[Output],
+        clock: Clock,
+    ) -> None: ...
+
+    def parts(
+        self, folder: Path, windows: Sequence[Window]
+    ) -> Generator[tuple[Window, list[Path]], None, None]:
+        """Yield finished parts: their window, and their files in a folder."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a worker needs to make parts of a run, and to know that they are the right ones.
+
+    Args:
+        walker: the class that makes parts.
+        job: what to make.
+        outputs: files that the parts are of.
+        facts: what decides their pixels, as the client sees it.
+        cache: bytes of GDAL's block cache.
+    """
+
+    walker: type[Walks]
+    job: Job
+    outputs: tuple[Output, ...]
+    facts: Facts
+    cache: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished part.
+
+    Args:
+        files: name and content of each.
+        tiles: places of the grid that the worker went to since the part before.
+        skipped: those without a pixel to predict.
+        seconds: by stage, since the part before.
+    """
+
+    files: list[tuple[str, bytes]]
+    tiles: int = 0
+    skipped: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Station:
+    """A worker's raster, model and walk, open from one part to the next.
+
+    Args:
+        order: what to make.
+        folder: for the files of the part in the making.
+
+    Raises:
+        FcntileError: of the kinds that opening raster, model and device raises.
+        InputError: if they are not what the client has.
+    """
+
+    def __init__(self, order: Order, folder: Path) -> None:
+        self._order, self._folder, self._clock = order, folder, Clock()
+        self._ahead: list[Window] = []  # where the walk goes on
+        self._walk: Generator[tuple[Window, list[Path]], None, None] | None = None
+        job, facts = order.job, order.facts
+        with ExitStack() as stack:
+            stack.enter_context(settings_of_process(job.plan.threads, order.cache))
+            model = load_model(job.model)
+            raster = stack.enter_context(open_raster(job.input, threads=job.plan.threads))
+            job = replace(job, plan=replace(job.plan, device=choose_device(job.plan.device.type)))
+            seen = facts_of(job, model, facts["stitch"], Window(*facts["window"]))
+            if difference := differences(facts, seen | {"raster": identify(raster)}):
+                raise InputError(f"it is not what the client has: its {difference}")
+            self._walker = order.walker(job, model, raster, order.outputs, self._clock)
+            self._stack = stack.pop_all()
+
+    def make(self, route: Sequence[Window]) -> Made:
+        """Return a part.
+
+        Args:
+            route: its window, and those below that will probably be next.
+        """
+        if self._ahead[:1] != [route[0]] or self._walk is None:
+            self._stop()
+            self._walk = self._walker.parts(self._folder, route)
+            self._ahead = list(route)
+        try:
+            window, paths = next(self._walk)
+        except BaseException:
+            self._stop()
+            raise
+        assert window == self._ahead[0], "the walk went elsewhere"
+        del self._ahead[0]
+        files = [(path.name, path.read_bytes()) for path in paths]
+        for path in paths:
+            path.unlink()
+        return self._made(files)
+
+    def _made(self, files: list[tuple[str, bytes]]) -> Made:
+        walker, seconds = self._walker, self._clock.seconds
+        made = Made(files, walker.done, walker.skipped, dict(seconds))
+        walker.done = walker.skipped = 0
+        seconds.clear()
+        return made
+
+    def _stop(self) -> None:
+        if self._walk is not None:
+            self._walk.close()
+        self._walk, self._ahead = None, []
+        for path in self._folder.iterdir():
+            path.unlink()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._stop()
+        self._stack.close()
+
+
+_thread = ThreadPoolExecutor(1, "fcntile")  # all below is in here: whatever thread Dask comes in
+_opened: tuple[bytes, Station, tempfile.TemporaryDirectory[str]] | None = None
+
+
+def make_part(order: bytes, route: Sequence[Window]) -> Made:
+    """Make a part in a worker, on what the part before has left open.
+
+    Args:
+        order: pickled.
+        route: window of the part, and those below it that will probably be next.
+
+    Raises:
+        FcntileError: as `fcntile.predict.predict` does, and naming the worker if it cannot begin.
+    """
+    from distributed import get_worker  # knows it by the thread that Dask comes in
+
+    scratch = str(get_worker().local_directory)  # Dask removes it even if a worker was killed
+    return _thread.submit(_make_part, order, route, scratch).result()
+
+
+def clear_up() -> None:
+    """Close what parts have left open, once the part in the making is made."""
+    _thread.submit(_clear_up)
+
+
+def _make_part(order: bytes, route: Sequence[Window], scratch: str) -> Made:
+    global _opened
+    if _opened is None or _opened[0] != order:
+        _clear_up()
+        folder = tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch)
+        try:
+            station = Station(pickle.loads(order), Path(folder.name))
+        except FcntileError as error:
+            folder.cleanup()
+            raise type(error)(f"worker on {platform.node()}: {error}") from error
+        _opened = order, station, folder
+    return _opened[1].make(route)
+
+
+def _clear_up() -> None:
+    global _opened
+    if _opened is not None:
+        _, station, folder = _opened
+        _opened = None
+        station.close()
+        folder.cleanup()
+
+
+def survey() -> tuple[str, str]:
+    """Return the type of a worker's device, and what its kernels are for."""
+    kind = choose_device("auto").type
+    if kind == "cuda":
+        return kind, torch.cuda.get_device_name()
+    return kind, torch.backends.cpu.get_cpu_capability()
+
+
+def dask_setup(worker: object) -> None:
+    """Prepare a worker process that the client has started, as Dask's preload.
+
+    A Ctrl-C in a terminal goes to all its processes; what it means, the client decides.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal")
