@@ -68,7 +68,7 @@ class Crew:
         assert self.workers
         plan = make_plan(device, precision, batch_size, threads)
         gpus = torch.cuda.device_count() if plan.device.type == "cuda" else self.workers
-        if self.workers > gpus or plan.device.index is not None:
+        if self.workers > gpus or ":" in device:
             raise OptionError(
                 f"{self.workers} workers take a GPU each, and there are {gpus}: use fewer "
                 "--workers, and --device cuda or auto"
@@ -207,11 +207,12 @@ def _result(future: "Future") -> Made:
     from distributed import KilledWorker
 
     try:
-        return future.result()
+        made: Made = future.result()
     except KilledWorker as error:
         raise OutOfMemoryError(
             f"workers died over the same part again and again (killed for lack of memory?): {error}"
         ) from error
+    return made
 
 
 def _workers(client: "Client", known: set[str]) -> list[str]:
@@ -306,7 +307,7 @@ def _local(workers: int, folder: str, *, on_gpus: bool) -> Any:
         "memory_limit": None,  # a run knows its own bound
         "local_directory": folder,
         "preload": [PRELOAD],
-        "silence_logs": logging.ERROR,
+        "silence_logs": logging.CRITICAL,
         "dashboard": False,
     }
     return SpecCluster(

@@ -8,6 +8,7 @@ import pickle
 import platform
 import signal
 import tempfile
+import traceback
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -176,7 +177,13 @@ def make_part(order: bytes, route: Sequence[Window]) -> Made:
     from distributed import get_worker  # knows it by the thread that Dask comes in
 
     scratch = str(get_worker().local_directory)  # Dask removes it even if a worker was killed
-    return _thread.submit(_make_part, order, route, scratch).result()
+    making = _thread.submit(_make_part, order, route, scratch)
+    failure = making.exception()
+    if isinstance(failure, FcntileError):
+        raise type(failure)(*failure.args)  # without its causes: GDAL's own cannot be pickled
+    if failure is not None:
+        raise RuntimeError("".join(traceback.format_exception(failure)))
+    return making.result()
 
 
 def clear_up() -> None:
