@@ -1,7 +1,7 @@
 """What a worker of a cluster does: it makes parts, and walks on from one to the next.
 
-Whatever it is asked first, it opens the raster and the model, and keeps them and the walk. If the
-next part is the one below, that walk has already read and inferred ahead; if not, a new one begins.
+It keeps its walk, the raster and the model open when a part is made. If the next one is the part
+below, the walk has already read and inferred ahead; if not, a new walk begins.
 """
 
 import pickle
@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -90,78 +90,69 @@ class Made:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-class Station:
-    """A worker's raster, model and walk, open from one part to the next.
+class Walk:
+    """A way down from part to part, with the raster and the model open.
+
+    A new walk opens them anew: what a walk that is given up has read ahead and found damaged, GDAL
+    would keep in its cache, and hand out as pixels the next time.
 
     Args:
         order: what to make.
-        folder: for the files of the part in the making.
+        route: windows of the parts that are probably wanted, below one another.
+        scratch: folder for the files in the making.
 
     Raises:
         FcntileError: of the kinds that opening raster, model and device raises.
         InputError: if they are not what the client has.
     """
 
-    def __init__(self, order: Order, folder: Path) -> None:
-        self._order, self._folder, self._clock = order, folder, Clock()
-        self._ahead: list[Window] = []  # where the walk goes on
-        self._walk: Generator[tuple[Window, list[Path]], None, None] | None = None
-        job, facts = order.job, order.facts
+    def __init__(self, order: Order, route: Sequence[Window], scratch: str) -> None:
+        self._ahead, self._clock = list(route), Clock()
         with ExitStack() as stack:
-            stack.enter_context(settings_of_process(job.plan.threads, order.cache))
-            model = load_model(job.model)
-            raster = stack.enter_context(open_raster(job.input, threads=job.plan.threads))
-            job = replace(job, plan=replace(job.plan, device=choose_device(job.plan.device.type)))
-            seen = facts_of(job, model, facts["stitch"], Window(*facts["window"]))
-            if difference := differences(facts, seen | {"raster": identify(raster)}):
-                raise InputError(f"it is not what the client has: its {difference}")
-            self._walker = order.walker(job, model, raster, order.outputs, self._clock)
+            temporary = tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch)
+            folder = Path(stack.enter_context(temporary))
+            stack.enter_context(settings_of_process(order.job.plan.threads, order.cache))
+            self._walker = _open(order, stack, self._clock)
+            self._parts = stack.enter_context(closing(self._walker.parts(folder, route)))
             self._stack = stack.pop_all()
 
-    def make(self, route: Sequence[Window]) -> Made:
-        """Return a part.
+    def leads_to(self, window: Window) -> bool:
+        """Tell whether a part is the next one."""
+        return self._ahead[:1] == [window]
 
-        Args:
-            route: its window, and those below that will probably be next.
-        """
-        if self._ahead[:1] != [route[0]] or self._walk is None:
-            self._stop()
-            self._walk = self._walker.parts(self._folder, route)
-            self._ahead = list(route)
-        try:
-            window, paths = next(self._walk)
-        except BaseException:
-            self._stop()
-            raise
+    def next(self) -> Made:
+        """Return the next part."""
+        window, paths = next(self._parts)
         assert window == self._ahead[0], "the walk went elsewhere"
         del self._ahead[0]
         files = [(path.name, path.read_bytes()) for path in paths]
         for path in paths:
             path.unlink()
-        return self._made(files)
-
-    def _made(self, files: list[tuple[str, bytes]]) -> Made:
         walker, seconds = self._walker, self._clock.seconds
         made = Made(files, walker.done, walker.skipped, dict(seconds))
         walker.done = walker.skipped = 0
         seconds.clear()
         return made
 
-    def _stop(self) -> None:
-        if self._walk is not None:
-            self._walk.close()
-        self._walk, self._ahead = None, []
-        for path in self._folder.iterdir():
-            path.unlink()
-
     def close(self) -> None:
         """Close what is open."""
-        self._stop()
         self._stack.close()
 
 
+def _open(order: Order, stack: ExitStack, clock: Clock) -> Walks:
+    """Return what makes parts here, if it makes those that the client wants."""
+    job, facts = order.job, order.facts
+    model = load_model(job.model)
+    raster = stack.enter_context(open_raster(job.input, threads=job.plan.threads))
+    job = replace(job, plan=replace(job.plan, device=choose_device(job.plan.device.type)))
+    seen = facts_of(job, model, facts["stitch"], Window(*facts["window"]))
+    if difference := differences(facts, seen | {"raster": identify(raster)}):
+        raise InputError(f"it is not what the client has: its {difference}")
+    return order.walker(job, model, raster, order.outputs, clock)
+
+
 _thread = ThreadPoolExecutor(1, "fcntile")  # all below is in here: whatever thread Dask comes in
-_opened: tuple[bytes, Station, tempfile.TemporaryDirectory[str]] | None = None
+_walk: tuple[bytes, Walk] | None = None  # and its order
 
 
 def make_part(order: bytes, route: Sequence[Window]) -> Made:
@@ -192,26 +183,26 @@ def clear_up() -> None:
 
 
 def _make_part(order: bytes, route: Sequence[Window], scratch: str) -> Made:
-    global _opened
-    if _opened is None or _opened[0] != order:
+    global _walk
+    if _walk is None or _walk[0] != order or not _walk[1].leads_to(route[0]):
         _clear_up()
-        folder = tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch)
         try:
-            station = Station(pickle.loads(order), Path(folder.name))
+            _walk = order, Walk(pickle.loads(order), route, scratch)
         except FcntileError as error:
-            folder.cleanup()
             raise type(error)(f"worker on {platform.node()}: {error}") from error
-        _opened = order, station, folder
-    return _opened[1].make(route)
+    try:
+        return _walk[1].next()
+    except BaseException:
+        _clear_up()
+        raise
 
 
 def _clear_up() -> None:
-    global _opened
-    if _opened is not None:
-        _, station, folder = _opened
-        _opened = None
-        station.close()
-        folder.cleanup()
+    global _walk
+    if _walk is not None:
+        _, walk = _walk
+        _walk = None
+        walk.close()
 
 
 def survey() -> tuple[str, str]:
