@@ -84,9 +84,13 @@ def scheduler(tmp_path_factory):
     file = str(tmp_path_factory.mktemp("dask") / "scheduler.json")
     options = ["--scheduler-file", file, "--host=127.0.0.1", "--port=0", "--no-dashboard"]
     with process("distributed.cli.dask_scheduler", *options), worker(file), worker(file):
-        while not Path(file).exists():
-            time.sleep(0.1)
+        wait_for_file(file)
         yield file
+
+
+def wait_for_file(file):
+    while not Path(file).exists():
+        time.sleep(0.1)
 
 
 def address(file):
@@ -246,6 +250,31 @@ def test_every_part_is_given_once_whoever_comes_and_goes(seed):
             below = [w for w in windows if w.col_off == route[0].col_off and w not in given]
             assert all(w in below for w in route[1:])
     assert sorted(given, key=windows.index) == windows
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_is_said_and_costs_no_finished_part(scene, tmp_path, small_parts):
+    image, _, mask = scene
+    file, out, options = (
+        str(tmp_path / "s.json"),
+        tmp_path / "mask.tif",
+        {"model": scene[1], **GRID},
+    )
+    address_options = ["--host=127.0.0.1", "--port=0", "--no-dashboard", "--scheduler-file", file]
+    with process("distributed.cli.dask_scheduler", *address_options) as lost, worker(file):
+        wait_for_file(file)
+        calls = iter(range(100))
+        with pytest.raises(InputError, match=f"lost the scheduler at {address(file)}"):
+            predict(
+                image,
+                out,
+                **options,
+                scheduler=address(file),
+                progress=lambda done, total: lost.kill() if next(calls) == 3 else None,
+            )
+    made = predict(image, out, **options)
+    assert 4 <= made.resumed_parts < 18
+    assert out.read_bytes() == mask
 
 
 @pytest.mark.slow

@@ -5,11 +5,13 @@ Dask keeps account of workers and gives the parts of a lost one to another. What
 part, its bytes are the same.
 """
 
+import asyncio
 import logging
 import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,7 +188,7 @@ def _made(
         except Empty:
             continue
         _, window = flying.pop(future)
-        yield window, _result(future)
+        yield window, _result(client, future)
         future.release()
 
 
@@ -202,7 +204,7 @@ def _placed(order: Order) -> Order:
     return replace(order, job=job)
 
 
-def _result(future: "Future") -> Made:
+def _result(client: "Client", future: "Future") -> Made:
     """Return the part that a task made, or raise what ended it."""
     from distributed import KilledWorker
 
@@ -212,7 +214,16 @@ def _result(future: "Future") -> Made:
         raise OutOfMemoryError(
             f"workers died over the same part again and again (killed for lack of memory?): {error}"
         ) from error
+    except (CancelledError, asyncio.CancelledError) as error:
+        raise _lost(client, "it closed the connection") from error
     return made
+
+
+def _lost(client: "Client", why: object) -> InputError:
+    return InputError(
+        f"lost the scheduler at {client.scheduler.address} ({why}): finished parts are kept, and "
+        "the same command goes on from there"
+    )
 
 
 def _workers(client: "Client", known: set[str]) -> list[str]:
@@ -231,7 +242,7 @@ def _workers(client: "Client", known: set[str]) -> list[str]:
             _check_versions(client, new)
             known |= new
     except OSError as error:
-        raise InputError(f"lost the scheduler at {client.scheduler.address}: {error}") from error
+        raise _lost(client, error) from error
     return workers
 
 
