@@ -11,9 +11,10 @@ import rasterio
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError, Stopped
+from fcntile.inference import cluster
 from fcntile.inference.blend import Rows, blend
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
-from fcntile.inference.devices import make_plan, peak_rss
+from fcntile.inference.devices import available_cpus, make_plan, peak_rss
 from fcntile.inference.engine import Engine, Tile
 from fcntile.inference.forecast import Forecast, empty_share, try_out
 from fcntile.inference.job import Job, cut, parse_threshold, part_rows, union, walks
@@ -22,10 +23,11 @@ from fcntile.inference.products import make_products
 from fcntile.inference.provenance import facts_of, outputs_of
 from fcntile.inference.signals import caught_signals
 from fcntile.inference.stages import Clock, ahead
+from fcntile.inference.worker import Order
 from fcntile.models.model_file import Model, load_model
 from fcntile.raster.area import Area, bounds_window
 from fcntile.raster.assembly import Assembly
-from fcntile.raster.gdal import bounded_cache, open_raster
+from fcntile.raster.gdal import bounded_cache, cache_bytes, open_raster
 from fcntile.raster.identity import identify
 from fcntile.raster.outputs import Output, check_output, class_values
 from fcntile.raster.parts import Parts, PartWriter, open_parts, parts_folder, plan_parts
@@ -47,7 +49,7 @@ class Summary:
         height: pixels.
         tile: side in px.
         compute_factor: net pixels per raster pixel, (tile / stride)^2.
-        tiles: places of the grid that this run went to.
+        tiles: places of the grid that this run went to; those at a seam of workers count twice.
         skipped_tiles: those without a pixel to predict, never inferred.
         parts: of the run.
         resumed_parts: those that an earlier run had finished.
@@ -97,6 +99,8 @@ def predict(
     bidx: Sequence[int] | None = None,
     threads: int | None = None,
     max_memory: float | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
     driver: str = "COG",
     creation_options: Mapping[str, str] | None = None,
     overwrite: bool = False,
@@ -132,6 +136,9 @@ def predict(
         bidx: bands for the net's channels, from 1; by default every band but alpha.
         threads: CPUs to use, by default all that this process may use.
         max_memory: bytes that the process may hold; by default its own and half of what is free.
+        workers: processes of this machine that make the parts, with these threads and memory
+            together; on GPUs one each. By default this process makes them.
+        scheduler: address of a Dask scheduler whose workers make the parts.
         driver: "COG" or "GTiff".
         creation_options: GDAL creation options, over compress=deflate and 512 px blocks.
         overwrite: replace existing outputs.
@@ -151,7 +158,8 @@ def predict(
     paths = {"mask": Path(output)} | {name: Path(p) for name, p in (products or {}).items()}
     if len({path.resolve() for path in paths.values()}) < len(paths):
         raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
-    plan = make_plan(device, precision, batch_size, threads)
+    crew = None if dry_run else cluster.choose_crew(workers, scheduler)
+    plan = (crew.make_plan if crew else make_plan)(device, precision, batch_size, threads)
     is_resumed = parts_folder(Path(output)).exists() and not restart
     for path in paths.values():  # of an earlier run's outputs the last step may have made some
         check_output(path, overwrite=overwrite or is_resumed or dry_run)
@@ -173,9 +181,9 @@ def predict(
             stitch=stitch,
             tile=tile,
             overlap=overlap,
-            max_memory=max_memory,
+            max_memory=crew.memory(max_memory) if crew else max_memory,
             width=int(extent.width),
-            fixed_batch=bool(batch_size),
+            fixed_batch=bool(batch_size or scheduler),
         )
         remark_on_tile(loaded, layout.tiling.x.tile)
         job = Job(
@@ -193,8 +201,8 @@ def predict(
         facts = facts_of(job, loaded, stitch, extent) | {"raster": identify(raster)}
         outputs = outputs_of(job, loaded, paths, facts)
         windows = plan_parts(extent, part_rows(layout.columns), layout.columns)
-        walker = Walker(job, loaded, raster, outputs, clock, progress)
         if dry_run:
+            walker = Walker(job, loaded, raster, outputs, clock)
             return walker.forecast(layout, extent, windows, stitch)
         parts = stack.enter_context(open_parts(outputs, facts, windows, restart=restart))
         assembly = Assembly(
@@ -203,14 +211,22 @@ def predict(
             extent,
             driver=driver,
             creation_options=creation_options,
-            threads=plan.threads,
+            threads=threads or available_cpus(),
         )
         missing = parts.missing()
+        tally: cluster.Tally | Walker
         with resumable(parts) as signals:
-            for _, files in walker.parts(parts.folder, missing):
-                parts.add(files)
-                if signals:
-                    raise KeyboardInterrupt
+            if crew:
+                cache = cache_bytes(raster, min(layout.columns, raster.width))
+                order = Order(Walker, job, tuple(outputs), facts, cache)
+                tally = cluster.run(crew, order, parts, signals, clock, progress)
+            else:
+                walker = Walker(job, loaded, raster, outputs, clock, progress)
+                tally = walker
+                for _, files in walker.parts(parts.folder, missing):
+                    parts.add(files)
+                    if signals:
+                        raise KeyboardInterrupt
         with clock("write"):
             assembly.finish()
     seconds = time.perf_counter() - start
@@ -221,8 +237,8 @@ def predict(
         height=int(extent.height),
         tile=job.tiling.x.tile,
         compute_factor=round(job.tiling.compute_factor, 3),
-        tiles=walker.total,
-        skipped_tiles=walker.skipped,
+        tiles=tally.total,
+        skipped_tiles=tally.skipped,
         parts=len(parts.windows),
         resumed_parts=len(parts.windows) - len(missing),
         seconds=round(seconds, 3),

@@ -105,6 +105,18 @@ PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
     help="Memory that the process may hold, such as 2GB.  [default: half of what is free]",
 )
 @click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Processes of this machine that share the work, its threads and memory; on GPUs one each.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Dask scheduler whose workers do the work, such as tcp://host:8786; --threads and "
+    "--max-memory are each worker's then.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Write nothing; say which tiles, how much memory, and how long, by a trial of 2 s.",

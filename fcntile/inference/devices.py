@@ -40,7 +40,7 @@ class Plan:
 
 
 def make_plan(
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
     batch_size: int | None = None,
     threads: int | None = None,
@@ -52,7 +52,8 @@ def make_plan(
     per thread; on GPUs a fixed batch. Half precision changes labels, so it is never chosen unasked.
 
     Args:
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; or one that is not here, but where the
+            plan is for.
         precision: "auto" (fp32), "fp32", "bf16" or "fp16".
         batch_size: tiles per forward pass.
         threads: CPUs to use, by default all that this process may use.
@@ -60,7 +61,7 @@ def make_plan(
     Raises:
         OptionError: if there is no such device here.
     """
-    where = choose_device(device)
+    where = choose_device(device) if isinstance(device, str) else device
     if precision not in ("auto", *PRECISIONS):
         raise OptionError(f"precision {precision!r} is none of auto, {', '.join(PRECISIONS)}")
     on_cpu = where.type == "cpu"

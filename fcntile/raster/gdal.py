@@ -32,7 +32,7 @@ def open_raster(path: str, *, threads: int = 1) -> Iterator[rasterio.DatasetRead
         InputError: if it cannot be opened, with GDAL's reason.
     """
     with (
-        _gdal(GDAL_NUM_THREADS=threads, GDAL_HTTP_MAX_RETRY=3, GDAL_HTTP_RETRY_DELAY=1),
+        _gdal(**_reading(threads)),
         open_file(path) as raster,
         bounded_cache(raster, raster.width),
     ):
@@ -45,7 +45,33 @@ def bounded_cache(raster: rasterio.DatasetReader, columns: int) -> rasterio.Env:
     GDAL's own default, 5 % of the machine's memory, would fill up with blocks that are never read
     again. (As an option, unlike as an environment variable, the number is in bytes.)
     """
-    return _gdal(GDAL_CACHEMAX=int(max(64 << 20, columns * cached_column_bytes(raster))))
+    return _gdal(GDAL_CACHEMAX=cache_bytes(raster, columns))
+
+
+def cache_bytes(raster: rasterio.DatasetReader, columns: int) -> int:
+    """Return the size of a block cache that has room for so many columns."""
+    return int(max(64 << 20, columns * cached_column_bytes(raster)))
+
+
+@contextmanager
+def settings_of_process(threads: int, cache: int) -> Iterator[None]:
+    """Make the settings of `open_raster` and `bounded_cache` for all threads of this process.
+
+    Made in another than the main thread, an environment of rasterio's is that thread's alone, and
+    those that read would not have it. GDAL looks into the process's environment, too.
+
+    Args:
+        threads: for decompression.
+        cache: bytes of GDAL's block cache.
+    """
+    settings = {**_reading(threads), "GDAL_CACHEMAX": cache >> 20}  # there it is in MB
+    made = {key: str(value) for key, value in settings.items() if key not in os.environ}
+    os.environ.update(made)
+    try:
+        yield
+    finally:
+        for key in made:
+            os.environ.pop(key, None)
 
 
 def cached_column_bytes(raster: rasterio.DatasetReader) -> int:
@@ -74,6 +100,10 @@ def open_file(path: str) -> rasterio.DatasetReader:
         raster.close()
         raise InputError(f"{path} has no bands itself; choose one of its datasets: {inside}")
     return raster
+
+
+def _reading(threads: int) -> dict[str, int]:
+    return {"GDAL_NUM_THREADS": threads, "GDAL_HTTP_MAX_RETRY": 3, "GDAL_HTTP_RETRY_DELAY": 1}
 
 
 def _gdal(**settings: int) -> rasterio.Env:

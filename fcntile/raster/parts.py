@@ -110,6 +110,25 @@ class Parts:
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
+    def receive(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """Take over a part's finished files that another process has made.
+
+        Args:
+            files: name and content of each.
+
+        Raises:
+            OutputError: if they cannot be stored, or do not read back.
+        """
+        paths = [self.folder / name for name, _ in files]
+        try:
+            for path, (_, content) in zip(paths, files, strict=True):
+                arriving = path.with_suffix(".unfinished")
+                arriving.write_bytes(content)
+                arriving.replace(path)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        self.add(paths)
+
 
 @contextmanager
 def open_parts(
@@ -163,9 +182,9 @@ def _resumed(
     if manifest.exists() and not restart:
         known = json.loads(manifest.read_text())
     if known is not None and any(folder.glob("*.tif")):
-        if differences := _differences(known["facts"], facts):
+        if difference := differences(known["facts"], facts):
             raise OutputError(
-                f"{folder} has parts of another run, whose {differences}: use --restart to begin "
+                f"{folder} has parts of another run, whose {difference}: use --restart to begin "
                 "anew, or another output"
             )
         for path in folder.glob("*.unfinished"):
@@ -187,7 +206,7 @@ def _resumed(
     return Parts(folder, outputs, windows)
 
 
-def _differences(before: Facts, now: Facts) -> str:
+def differences(before: Facts, now: Facts) -> str:
     """Return what differs in a few words; empty if nothing does."""
     now = json.loads(json.dumps(now))  # as it will be read: lists, not tuples
     return " and ".join(

@@ -1,0 +1,222 @@
+"""What a worker of a cluster does: it makes parts, and walks on from one to the next.
+
+It keeps its walk, the raster and the model open when a part is made. If the next one is the part
+below, the walk has already read and inferred ahead; if not, a new walk begins.
+"""
+
+import pickle
+import platform
+import signal
+import tempfile
+import traceback
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import rasterio
+import torch
+from rasterio.windows import Window
+
+from fcntile.errors import FcntileError, InputError
+from fcntile.inference.devices import choose_device
+from fcntile.inference.job import Job
+from fcntile.inference.provenance import facts_of
+from fcntile.inference.stages import Clock
+from fcntile.models.model_file import Model, load_model
+from fcntile.raster.gdal import open_raster, settings_of_process
+from fcntile.raster.identity import identify
+from fcntile.raster.outputs import Output
+from fcntile.raster.parts import Facts, differences
+
+
+class Walks(Protocol):
+    """What makes parts: `fcntile.predict.Walker`, which is above this package."""
+
+    done: int
+    skipped: int
+
+    def __init__(
+        self,
+        job: Job,
+        model: Model,
+        raster: rasterio.DatasetReader,
+        outputs: Sequence[Output],
+        clock: Clock,
+    ) -> None: ...
+
+    def parts(
+        self, folder: Path, windows: Sequence[Window]
+    ) -> Generator[tuple[Window, list[Path]], None, None]:
+        """Yield finished parts: their window, and their files in a folder."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a worker needs to make parts of a run, and to know that they are the right ones.
+
+    Args:
+        walker: the class that makes parts.
+        job: what to make.
+        outputs: files that the parts are of.
+        facts: what decides their pixels, as the client sees it.
+        cache: bytes of GDAL's block cache.
+    """
+
+    walker: type[Walks]
+    job: Job
+    outputs: tuple[Output, ...]
+    facts: Facts
+    cache: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished part.
+
+    Args:
+        files: name and content of each.
+        tiles: places of the grid that the worker went to since the part before.
+        skipped: those without a pixel to predict.
+        seconds: by stage, since the part before.
+    """
+
+    files: list[tuple[str, bytes]]
+    tiles: int = 0
+    skipped: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Walk:
+    """A way down from part to part, with the raster and the model open.
+
+    A new walk opens them anew: what a walk that is given up has read ahead and found damaged, GDAL
+    would keep in its cache, and hand out as pixels the next time.
+
+    Args:
+        order: what to make.
+        route: windows of the parts that are probably wanted, below one another.
+        scratch: folder for the files in the making.
+
+    Raises:
+        FcntileError: of the kinds that opening raster, model and device raises.
+        InputError: if they are not what the client has.
+    """
+
+    def __init__(self, order: Order, route: Sequence[Window], scratch: str) -> None:
+        self._ahead, self._clock = list(route), Clock()
+        with ExitStack() as stack:
+            temporary = tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch)
+            folder = Path(stack.enter_context(temporary))
+            stack.enter_context(settings_of_process(order.job.plan.threads, order.cache))
+            self._walker = _open(order, stack, self._clock)
+            self._parts = stack.enter_context(closing(self._walker.parts(folder, route)))
+            self._stack = stack.pop_all()
+
+    def leads_to(self, window: Window) -> bool:
+        """Tell whether a part is the next one."""
+        return self._ahead[:1] == [window]
+
+    def next(self) -> Made:
+        """Return the next part."""
+        window, paths = next(self._parts)
+        assert window == self._ahead[0], "the walk went elsewhere"
+        del self._ahead[0]
+        files = [(path.name, path.read_bytes()) for path in paths]
+        for path in paths:
+            path.unlink()
+        walker, seconds = self._walker, self._clock.seconds
+        made = Made(files, walker.done, walker.skipped, dict(seconds))
+        walker.done = walker.skipped = 0
+        seconds.clear()
+        return made
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._stack.close()
+
+
+def _open(order: Order, stack: ExitStack, clock: Clock) -> Walks:
+    """Return what makes parts here, if it makes those that the client wants."""
+    job, facts = order.job, order.facts
+    model = load_model(job.model)
+    raster = stack.enter_context(open_raster(job.input, threads=job.plan.threads))
+    job = replace(job, plan=replace(job.plan, device=choose_device(job.plan.device.type)))
+    seen = facts_of(job, model, facts["stitch"], Window(*facts["window"]))
+    if difference := differences(facts, seen | {"raster": identify(raster)}):
+        raise InputError(f"it is not what the client has: its {difference}")
+    return order.walker(job, model, raster, order.outputs, clock)
+
+
+_thread = ThreadPoolExecutor(1, "fcntile")  # all below is in here: whatever thread Dask comes in
+_walk: tuple[bytes, Walk] | None = None  # and its order
+
+
+def make_part(order: bytes, route: Sequence[Window]) -> Made:
+    """Make a part in a worker, on what the part before has left open.
+
+    Args:
+        order: pickled.
+        route: window of the part, and those below it that will probably be next.
+
+    Raises:
+        FcntileError: as `fcntile.predict.predict` does, and naming the worker if it cannot begin.
+    """
+    from distributed import get_worker  # knows it by the thread that Dask comes in
+
+    scratch = str(get_worker().local_directory)  # Dask removes it even if a worker was killed
+    making = _thread.submit(_make_part, order, route, scratch)
+    failure = making.exception()
+    if isinstance(failure, FcntileError):
+        raise type(failure)(*failure.args)  # without its causes: GDAL's own cannot be pickled
+    if failure is not None:
+        raise RuntimeError("".join(traceback.format_exception(failure)))
+    return making.result()
+
+
+def clear_up() -> None:
+    """Close what parts have left open, once the part in the making is made."""
+    _thread.submit(_clear_up)
+
+
+def _make_part(order: bytes, route: Sequence[Window], scratch: str) -> Made:
+    global _walk
+    if _walk is None or _walk[0] != order or not _walk[1].leads_to(route[0]):
+        _clear_up()
+        try:
+            _walk = order, Walk(pickle.loads(order), route, scratch)
+        except FcntileError as error:
+            raise type(error)(f"worker on {platform.node()}: {error}") from error
+    try:
+        return _walk[1].next()
+    except BaseException:
+        _clear_up()
+        raise
+
+
+def _clear_up() -> None:
+    global _walk
+    if _walk is not None:
+        _, walk = _walk
+        _walk = None
+        walk.close()
+
+
+def survey() -> tuple[str, str]:
+    """Return the type of a worker's device, and what its kernels are for."""
+    kind = choose_device("auto").type
+    if kind == "cuda":
+        return kind, torch.cuda.get_device_name()
+    return kind, torch.backends.cpu.get_cpu_capability()
+
+
+def dask_setup(worker: object) -> None:
+    """Prepare a worker process that the client has started, as Dask's preload.
+
+    A Ctrl-C in a terminal goes to all its processes; what it means, the client decides.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal")

@@ -1,0 +1,300 @@
+"""Runs whose parts are made by Dask workers: the bytes are those of one process."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import DATA, DEMO
+from nets import NARROW, save_test_model
+from rasterio.windows import Window
+from refusals import assert_refused
+
+from fcntile.errors import InputError, OptionError
+from fcntile.inference import cluster
+from fcntile.inference.stretches import Stretches
+from fcntile.predict import predict
+from fcntile.raster.parts import parts_folder, plan_parts
+
+pytest.importorskip("distributed")
+GRID = {"tile": 256, "overlap": 64}
+FCNTILE = [sys.executable, "-m", "fcntile", "predict"]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A raster, a model that any process knows, and the mask that one process makes."""
+    folder = tmp_path_factory.mktemp("scene")
+    image, model, mask = (str(folder / name) for name in ("image.tif", "net.safetensors", "m.tif"))
+    with rasterio.open(DEMO / "philippines_1.tif") as demo:
+        pixels = np.tile(demo.read(), (1, 2, 5))[:, :1300, :2300]
+        grid = {"crs": demo.crs, "transform": demo.transform}
+    size = {"count": 3, "height": 1300, "width": 2300, "dtype": "uint8"}
+    with rasterio.open(image, "w", driver="GTiff", **size, **grid) as raster:
+        raster.write(pixels)
+    save_test_model(model, "fcn8s-small", arch_options=NARROW)
+    predict(image, mask, model=model, **GRID)
+    return image, model, Path(mask).read_bytes()
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Cut runs in 18 parts of three swaths; workers are told by the client."""
+    monkeypatch.setattr(
+        "fcntile.predict.plan_parts", lambda extent, rows, columns: plan_parts(extent, 256, 1024)
+    )
+
+
+@contextmanager
+def process(*command):
+    """Run a process of Dask's on this code, until the test is over."""
+    env = {**os.environ, "PYTHONPATH": str(Path(cluster.__file__).parents[2])}
+    started = subprocess.Popen([sys.executable, "-m", *command], env=env)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+
+
+def worker(file):
+    """Return a worker process, without the nanny that would start it again."""
+    local = ["--local-directory", str(Path(file).parent), "--no-dashboard"]
+    return process(
+        "distributed.cli.dask_worker",
+        "--scheduler-file",
+        file,
+        "--nthreads=1",
+        "--no-nanny",
+        *local,
+    )
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    """A scheduler and two workers, each a process of its own; the file that has its address."""
+    file = str(tmp_path_factory.mktemp("dask") / "scheduler.json")
+    options = ["--scheduler-file", file, "--host=127.0.0.1", "--port=0", "--no-dashboard"]
+    with process("distributed.cli.dask_scheduler", *options), worker(file), worker(file):
+        wait_for_file(file)
+        yield file
+
+
+def wait_for_file(file):
+    while not Path(file).exists():
+        time.sleep(0.1)
+
+
+def address(file):
+    return json.loads(Path(file).read_text())["address"]
+
+
+def stop_after(parts):
+    """Return a progress that ends a run once some parts are finished."""
+    calls = iter(range(parts - 1, -1, -1))
+
+    def progress(done, total):
+        if next(calls) == 0:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_two_local_workers_make_the_bytes_of_one_process(scene, tmp_path, small_parts, caplog):
+    image, model, mask = scene
+    out, seen = tmp_path / "mask.tif", []
+    with caplog.at_level(0):
+        made = predict(
+            image,
+            out,
+            model=model,
+            **GRID,
+            workers=2,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+    assert out.read_bytes() == mask
+    assert not parts_folder(out).exists()
+    assert made.parts == len(seen) == 18 and made.resumed_parts == 0
+    assert seen == sorted(seen) and seen[-1][0] == seen[-1][1]
+    assert made.tiles >= seen[-1][1] > 0 and made.stage_seconds["infer"] > 0
+    assert "dashboard: http://127.0.0.1:" in caplog.text
+
+
+def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
+    scene, tmp_path, small_parts, scheduler
+):
+    image, model, mask = scene
+    out, finished = tmp_path / "mask.tif", []
+    with worker(scheduler) as third:
+        wait_for_workers(scheduler, 3)
+
+        def progress(done, total):
+            finished.append(done)
+            if len(finished) == 2:  # of 18: each worker has parts in the making
+                os.kill(third.pid, signal.SIGKILL)
+
+        predict(image, out, model=model, **GRID, scheduler=address(scheduler), progress=progress)
+        assert third.wait(5) == -signal.SIGKILL
+    assert len(finished) == 18
+    assert out.read_bytes() == mask
+
+
+def wait_for_workers(file, count):
+    from distributed import Client
+
+    with Client(address(file), set_as_default=False) as client:
+        client.wait_for_workers(count, timeout=60)
+
+
+def test_parts_of_one_process_are_taken_over_by_workers_and_the_other_way_round(
+    scene, tmp_path, small_parts, scheduler
+):
+    image, model, mask = scene
+    alone, shared = tmp_path / "alone.tif", tmp_path / "shared.tif"
+    options = {"model": model, **GRID}
+    dask = {"scheduler": address(scheduler)}
+    with pytest.raises(KeyboardInterrupt):
+        predict(image, alone, **options, progress=stop_after(50))  # tiles
+    with pytest.raises(KeyboardInterrupt):
+        predict(image, shared, **options, **dask, progress=stop_after(5))  # parts
+    for path in (alone, shared):
+        assert 1 < len(list(parts_folder(path).glob("*.tif"))) < 18
+    made = predict(image, alone, **options, **dask), predict(image, shared, **options)
+    assert made[0].resumed_parts > 1 and made[1].resumed_parts == 5
+    assert alone.read_bytes() == shared.read_bytes() == mask
+
+
+def refused_by_a_worker(model, out, *option):
+    command = [*FCNTILE, DATA / "corrupt.tif", "-o", out, "--model", model, *option]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert_refused(run, 3, "cannot read rows", "corrupt.tif")
+    assert len(run.stderr.splitlines()) == 2  # and the dashboard
+    assert not out.exists() and not parts_folder(out).exists()
+
+
+def test_what_a_worker_says_is_said_by_the_client(scene, tmp_path, scheduler):
+    refused_by_a_worker(scene[1], tmp_path / "mask.tif", "--scheduler", address(scheduler))
+
+
+@pytest.mark.slow
+def test_what_a_local_worker_says_is_said_once(scene, tmp_path):
+    refused_by_a_worker(scene[1], tmp_path / "mask.tif", "--workers", "1")
+
+
+def test_a_worker_that_has_another_raster_refuses(scene, tmp_path, scheduler, monkeypatch):
+    image, model, _ = scene
+    monkeypatch.setattr("fcntile.predict.identify", lambda raster: {"width": 1})
+    with pytest.raises(InputError, match=r"^worker on .* not what the client has: its raster was"):
+        predict(image, tmp_path / "m.tif", model=model, **GRID, scheduler=address(scheduler))
+    assert not parts_folder(tmp_path / "m.tif").exists()
+
+
+def test_a_worker_of_another_version_is_refused(scene, tmp_path, scheduler, monkeypatch):
+    from distributed import Client
+
+    before = Client.get_versions
+
+    def versions(self, **options):
+        found = before(self, **options)
+        found["client"]["packages"]["fcntile"] = "0.0.1"
+        return found
+
+    monkeypatch.setattr(Client, "get_versions", versions)
+    image, model, _ = scene
+    with pytest.raises(OptionError, match=r"has fcntile .*, not 0\.0\.1 as here"):
+        predict(image, tmp_path / "m.tif", model=model, **GRID, scheduler=address(scheduler))
+
+
+def test_no_scheduler_is_said_in_one_sentence(scene, tmp_path, monkeypatch):
+    image, model, _ = scene
+    monkeypatch.setattr(cluster, "CONNECTING", 1)
+    for nowhere in ("tcp://127.0.0.1:1", "nonsense://"):
+        with pytest.raises(InputError, match=f"no Dask scheduler answers at {nowhere}"):
+            predict(image, tmp_path / "m.tif", model=model, scheduler=nowhere)
+
+
+def test_options_that_cannot_be(scene, tmp_path):
+    image, model, _ = scene
+    with pytest.raises(OptionError, match="not both"):
+        predict(image, tmp_path / "m.tif", model=model, workers=2, scheduler="tcp://h:1")
+    with pytest.raises(OptionError, match="at least 1"):
+        predict(image, tmp_path / "m.tif", model=model, workers=0)
+
+
+def test_threads_and_memory_are_shared_among_local_workers():
+    crew = cluster.Crew(2, None)
+    assert crew.make_plan("cpu", "auto", None, 5).threads == 2
+    assert crew.make_plan("cpu", "auto", None, 1).threads == 1
+    assert crew.memory(8e9) == 4e9
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_part_is_given_once_whoever_comes_and_goes(seed):
+    chance = random.Random(seed)
+    windows = plan_parts(Window(0, 0, 900, 4000), 100, 300)
+    stretches, given, crew = Stretches(windows), [], ["a", "b"]
+    while stretches:
+        if chance.random() < 0.1:
+            crew = chance.sample("abcdef", chance.randint(1, 4))
+            stretches.keep(crew)
+        if route := stretches.take(chance.choice(crew)):
+            given.append(route[0])
+            below = [w for w in windows if w.col_off == route[0].col_off and w not in given]
+            assert all(w in below for w in route[1:])
+    assert sorted(given, key=windows.index) == windows
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_is_said_and_costs_no_finished_part(scene, tmp_path, small_parts):
+    image, _, mask = scene
+    file, out, options = (
+        str(tmp_path / "s.json"),
+        tmp_path / "mask.tif",
+        {"model": scene[1], **GRID},
+    )
+    address_options = ["--host=127.0.0.1", "--port=0", "--no-dashboard", "--scheduler-file", file]
+    with process("distributed.cli.dask_scheduler", *address_options) as lost, worker(file):
+        wait_for_file(file)
+        calls = iter(range(100))
+        with pytest.raises(InputError, match=f"lost the scheduler at {address(file)}"):
+            predict(
+                image,
+                out,
+                **options,
+                scheduler=address(file),
+                progress=lambda done, total: lost.kill() if next(calls) == 3 else None,
+            )
+    made = predict(image, out, **options)
+    assert 4 <= made.resumed_parts < 18
+    assert out.read_bytes() == mask
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_workers_soon_and_keeps_what_is_finished(scene, tmp_path, number):
+    image, _, _ = scene
+    out = tmp_path / "mask.tif"
+    run = subprocess.Popen(
+        [*FCNTILE, image, "-o", out, "--workers", "2", "--tile", "512", "--overlap", "128"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(parts_folder(out).glob("*.tif")):
+        assert run.poll() is None
+        time.sleep(0.05)
+    start = time.monotonic()
+    os.killpg(run.pid, number) if number == signal.SIGINT else run.send_signal(number)
+    said = run.communicate(timeout=30)[1]
+    assert time.monotonic() - start < 10
+    assert run.returncode == 128 + number and "Traceback" not in said
+    assert said.strip().splitlines()[-1].startswith("Error: stopped: ")
+    assert parts_folder(out).exists() and not out.exists()
