@@ -2,27 +2,29 @@
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import rasterio
 from rasterio.windows import Window
 
-from fcntile.errors import OptionError, Stopped
+from fcntile.errors import OptionError
 from fcntile.inference import cluster
-from fcntile.inference.blend import Rows, blend
+from fcntile.inference.blend import Rows, blend, empty_rows
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
 from fcntile.inference.devices import available_cpus, make_plan, peak_rss
 from fcntile.inference.engine import Engine, Tile
-from fcntile.inference.forecast import Forecast, empty_share, try_out
+from fcntile.inference.forecast import Forecast, forecast
 from fcntile.inference.job import Job, cut, parse_threshold, part_rows, union, walks
-from fcntile.inference.layout import Layout, plan_layout
+from fcntile.inference.layout import plan_layout
 from fcntile.inference.products import make_products
 from fcntile.inference.provenance import facts_of, outputs_of
-from fcntile.inference.signals import caught_signals
-from fcntile.inference.stages import Clock, ahead
+from fcntile.inference.resume import resumable
+from fcntile.inference.stages import Clock, Tap, ahead
 from fcntile.inference.worker import Order
 from fcntile.models.model_file import Model, load_model
 from fcntile.raster.area import Area, bounds_window
@@ -30,13 +32,12 @@ from fcntile.raster.assembly import Assembly
 from fcntile.raster.gdal import bounded_cache, cache_bytes, open_raster
 from fcntile.raster.identity import identify
 from fcntile.raster.outputs import Output, check_output, class_values
-from fcntile.raster.parts import Parts, PartWriter, open_parts, parts_folder, plan_parts
+from fcntile.raster.parts import PartWriter, open_parts, parts_folder, plan_parts
 from fcntile.raster.reader import read_strips
 
 log = logging.getLogger(__name__)
 
 STAGES = ("read", "infer", "blend", "write", "wait_read", "wait_infer", "wait_write", "wait_rows")
-PATIENCE = 8  # seconds that a part may still take after a signal
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def predict(
         windows = plan_parts(extent, part_rows(layout.columns), layout.columns)
         if dry_run:
             walker = Walker(job, loaded, raster, outputs, clock)
-            return walker.forecast(layout, extent, windows, stitch)
+            return forecast(walker, layout, extent, windows, stitch, card.name)
         parts = stack.enter_context(open_parts(outputs, facts, windows, restart=restart))
         assembly = Assembly(
             parts,
@@ -272,81 +273,49 @@ class Walker:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.total = self.done = self.skipped = 0  # tiles
-        self._job, self._raster, self._outputs, self._clock = job, raster, outputs, clock
-        self._model = model
+        self.job, self.raster, self.outputs = job, raster, outputs
+        self.area = Area(job.area, raster) if job.area else None
+        self._values, self._clock, self._progress = model.card.values, clock, progress
         self._engine = Engine(model, job.plan, job.tiling.x.tile, clock)
-        self._area = Area(job.area, raster) if job.area else None
-        self._progress = progress
 
     def parts(
         self, folder: Path, windows: Sequence[Window]
     ) -> Generator[tuple[Window, list[Path]], None, None]:
         """Yield finished parts: their window, and their files in a folder."""
-        routes = list(walks(windows))
-        self.total += sum(self._job.tiling.block(union(route)).count for route in routes)
-        for route in routes:
-            with closing(self._rows(union(route))) as rows:
+        routes = [
+            (is_wanted, list(route))
+            for walk in walks(windows)
+            for is_wanted, route in groupby(walk, self._is_wanted)
+        ]
+        self.total += sum(
+            self.job.tiling.block(union(route)).count for is_wanted, route in routes if is_wanted
+        )
+        for is_wanted, route in routes:
+            make = self.rows if is_wanted else partial(empty_rows, self.job.products)
+            with closing(make(union(route))) as rows:
                 pieces = cut(rows, [int(window.height) for window in route])
                 for window in route:
-                    writer = PartWriter(folder, self._outputs, window)
+                    writer = PartWriter(folder, self.outputs, window)
                     while writer.rows < window.height:
                         piece = next(pieces)
                         with self._clock("write"):
-                            piece[0] = class_values(piece[0], self._model.card.values)
+                            piece[0] = class_values(piece[0], self._values)
                             writer.write(piece)
                     with self._clock("write"):
                         files = writer.finish()
                     yield window, files
 
-    def forecast(
-        self, layout: Layout, extent: Window, windows: Sequence[Window], stitch: str
-    ) -> Forecast:
-        """Return what making these parts would cost, by a short trial in the middle."""
-        job, x = self._job, layout.tiling.x
-        side = min(4 * x.stride, extent.width), min(8 * x.stride, extent.height)
-        middle = Window(
-            extent.col_off + (extent.width - side[0]) // 2,
-            extent.row_off + (extent.height - side[1]) // 2,
-            *side,
-        )
-        tiles = sum(job.tiling.block(union(walk)).count for walk in walks(windows))
-        empty = empty_share(self._raster, job.bands, job.tiling, self._area)
-        with closing(self._rows(middle)) as rows:
-            tried = try_out(rows, lambda: self.done - self.skipped)
-        pixels = extent.height * extent.width
-        size = pixels * sum(o.pixel_bytes for o in self._outputs) * tried.compression
-        packing = pixels * tried.pixel_seconds / job.plan.threads
-        return Forecast(
-            width=int(extent.width),
-            height=int(extent.height),
-            tile=x.tile,
-            overlap=x.overlap,
-            guard=x.guard,
-            stitch=stitch,
-            tiles=tiles,
-            empty_tiles=round(empty * tiles),
-            compute_factor=round(job.tiling.compute_factor, 3),
-            parts=len(windows),
-            swath=layout.columns,
-            memory_mb=round(layout.need.total(layout.columns) / 1e6, 1),
-            device_memory_mb=round(layout.need.device / 1e6, 1),
-            output_mb=round(size / 1e6, 1),
-            seconds=round(tiles * (1 - empty) * tried.tile_seconds + packing, 1),
-            model=self._model.card.name,
-            device=str(job.plan.device),
-        )
-
-    def _rows(self, window: Window) -> Generator[Rows, None, None]:
+    def rows(self, window: Window) -> Generator[Rows, None, None]:
         """Yield what is wanted of a window from top to bottom: the path of a pixel."""
-        job, clock, tiling = self._job, self._clock, self._job.tiling
+        job, clock, tiling = self.job, self._clock, self.job.tiling
         block = tiling.block(window)
         read = read_strips(
-            self._raster,
+            self.raster,
             job.bands,
             [tiling.y.start(row) for row in block.rows],
             tile=(tiling.y.tile, tiling.x.tile),
             columns=tiling.x.span(block.columns),
-            area=self._area,
+            area=self.area,
         )
         strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")
         tiles = Tap(self._engine.infer(strips, tiling, block), self._count)
@@ -355,43 +324,10 @@ class Walker:
         with closing(strips), closing(rows), closing(tiles):
             yield from rows
 
+    def _is_wanted(self, window: Window) -> bool:
+        return self.area is None or self.area.touches(window)
+
     def _count(self, tile: Tile) -> None:
         self.done += 1
         self.skipped += tile.logits is None
         self._progress(self.done, self.total)
-
-
-class Tap:
-    """Tiles on their way: counts them, and once closed lets none through."""
-
-    def __init__(self, tiles: Iterator[Tile], count: Callable[[Tile], None]) -> None:
-        self._tiles, self._count, self._is_closed = tiles, count, False
-
-    def __iter__(self) -> Iterator[Tile]:
-        """Yield from the tiles."""
-        for tile in self._tiles:
-            if self._is_closed:
-                return
-            yield tile
-            self._count(tile)
-
-    def close(self) -> None:
-        """Let no tile through."""
-        self._is_closed = True
-
-
-@contextmanager
-def resumable(parts: Parts) -> Iterator[list[int]]:
-    """Give the signals that come; once one ends the run, say how to go on."""
-    with caught_signals(PATIENCE) as signals:
-        try:
-            yield signals
-        except (KeyboardInterrupt, SystemExit) as error:
-            done = len(parts.windows) - len(parts.missing())
-            if not signals or not done:
-                raise
-            raise Stopped(
-                f"stopped: {done} of {len(parts.windows)} parts are kept in {parts.folder}, and "
-                "the same command goes on from there",
-                signals[0],
-            ) from error

@@ -144,6 +144,24 @@ def test_outside_the_area_of_interest_there_is_no_data(seen, tmp_path, crs):
         assert summary.tiles - summary.skipped_tiles == touched
 
 
+def test_parts_beside_the_area_are_not_even_read(make_raster, make_model, noise, tmp_path):
+    """A raster of three parts, of which the area touches the second."""
+    pixels = np.maximum(noise(3, 6000, 1024), 1)
+    options = {"compress": "lzw", "tiled": True, "blockxsize": 512, "blockysize": 512}
+    image, model = Path(make_raster(pixels, nodata=0, **options)), make_model("pixel", classes=4)
+    points = [(500_020.0, 9_000_000 - 0.15 * y) for y in (2300, 2900)] + [(500_090.0, 8_999_600.0)]
+    area = write_area(tmp_path / "area.geojson", points=points)
+    predict(str(image), tmp_path / "whole.tif", model=model)
+    summary = predict(str(image), tmp_path / "part.tif", model=model, aoi=area)
+    assert summary.parts == 3
+    assert summary.tiles < 30 < predict(str(image), tmp_path / "n.tif", model=model).tiles
+    whole, part = read_mask(tmp_path / "whole.tif"), read_mask(tmp_path / "part.tif")
+    assert 0 < (part != 255).mean() < 0.2
+    assert np.array_equal(part[part != 255], whole[part != 255])
+    assert (part[:2048] == 255).all()
+    assert (part[4096:] == 255).all()
+
+
 def test_the_net_sees_what_is_beside_the_area(orthophoto, tmp_path):
     """The mask inside an area is that of the whole raster there."""
     predict(orthophoto, tmp_path / "whole.tif")

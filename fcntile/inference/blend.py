@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rasterio.windows import Window
 from torch import Tensor
 
 from fcntile.errors import ModelError
@@ -24,6 +25,7 @@ from fcntile.inference.products import Product, Threshold, reduce
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
 
+EMPTY = 256  # rows without data that are given at a time
 Rows = list[NDArray[np.generic]]  # (bands, rows, width) of each product
 
 
@@ -72,6 +74,19 @@ def blend(
             rows = blender.finish(tile.row)
         if rows[0].shape[1]:
             yield rows
+
+
+def empty_rows(products: Sequence[Product], window: Window) -> Generator[Rows, None, None]:
+    """Yield the rows of a window without any data."""
+    for row in range(0, int(window.height), EMPTY):
+        shape = min(EMPTY, int(window.height) - row), int(window.width)
+        yield [_numpy(torch.full((p.bands, *shape), p.nodata, dtype=p.dtype)) for p in products]
+
+
+def _numpy(rows: Tensor) -> NDArray[np.generic]:
+    """Return rows on the host, int16 positions as uint16."""
+    array: NDArray[np.generic] = rows.cpu().numpy()
+    return array.view(np.uint16) if array.dtype == np.int16 else array
 
 
 class Blender:
@@ -173,11 +188,11 @@ class Blender:
             ModelError: if a logit in it is infinite or not a number.
         """
         wanted, _ = self._window(row)
-        made = [rows.cpu().numpy() for rows in self._rows]
+        made = [_numpy(rows) for rows in self._rows]
         if not torch.isfinite(self._total):
             raise ModelError(
                 f"the net gives infinite or undefined logits in rows {wanted.start} to "
                 f"{wanted.stop - 1}: the model is broken, or the precision too low for it "
                 "(use fp32)"
             )
-        return [rows.view(np.uint16) if rows.dtype == np.int16 else rows for rows in made]
+        return made

@@ -2,15 +2,21 @@
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import rasterio
+from rasterio.windows import Window
 
 from fcntile.inference.blend import Rows
+from fcntile.inference.job import Job, union, walks
+from fcntile.inference.layout import Layout
 from fcntile.inference.tiling import Tiling
 from fcntile.raster.area import Area
+from fcntile.raster.outputs import Output
 from fcntile.raster.reader import has_data
 
 TRIAL = 2.0  # seconds
@@ -58,6 +64,74 @@ class Forecast:
     seconds: float
     model: str
     device: str
+
+
+class Walker(Protocol):
+    """What makes parts: `fcntile.predict.Walker`, which is above this package."""
+
+    job: Job
+    raster: rasterio.DatasetReader
+    area: Area | None
+    outputs: Sequence[Output]
+    done: int
+    skipped: int
+
+    def rows(self, window: Window) -> Generator[Rows, None, None]:
+        """Yield what is wanted of a window from top to bottom."""
+
+
+def forecast(
+    walker: Walker,
+    layout: Layout,
+    extent: Window,
+    windows: Sequence[Window],
+    stitch: str,
+    model: str,
+) -> Forecast:
+    """Return what a run would do and cost, by a short trial in the middle.
+
+    Args:
+        walker: that would make the parts.
+        layout: how it would go.
+        extent: what is to be predicted.
+        windows: of the parts.
+        stitch: "cosine", "exact" or "crop".
+        model: name on its card.
+    """
+    job, x = walker.job, layout.tiling.x
+    tiles = sum(job.tiling.block(union(walk)).count for walk in walks(windows))
+    empty = empty_share(walker.raster, job.bands, job.tiling, walker.area)
+    with closing(walker.rows(_middle(extent, 8 * x.stride, 4 * x.stride))) as rows:
+        tried = try_out(rows, lambda: walker.done - walker.skipped)
+    pixels = extent.height * extent.width
+    size = pixels * sum(o.pixel_bytes for o in walker.outputs) * tried.compression
+    packing = pixels * tried.pixel_seconds / job.plan.threads
+    return Forecast(
+        width=int(extent.width),
+        height=int(extent.height),
+        tile=x.tile,
+        overlap=x.overlap,
+        guard=x.guard,
+        stitch=stitch,
+        tiles=tiles,
+        empty_tiles=round(empty * tiles),
+        compute_factor=round(job.tiling.compute_factor, 3),
+        parts=len(windows),
+        swath=layout.columns,
+        memory_mb=round(layout.need.total(layout.columns) / 1e6, 1),
+        device_memory_mb=round(layout.need.device / 1e6, 1),
+        output_mb=round(size / 1e6, 1),
+        seconds=round(tiles * (1 - empty) * tried.tile_seconds + packing, 1),
+        model=model,
+        device=str(job.plan.device),
+    )
+
+
+def _middle(extent: Window, rows: int, columns: int) -> Window:
+    """Return a window of so many rows and columns, or fewer, in the middle of another."""
+    height, width = min(rows, extent.height), min(columns, extent.width)
+    left = extent.col_off + (extent.width - width) // 2
+    return Window(left, extent.row_off + (extent.height - height) // 2, width, height)
 
 
 def empty_share(

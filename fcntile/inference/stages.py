@@ -8,7 +8,7 @@ caller writes. GDAL and torch release the interpreter's lock, so threads are eno
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from queue import Empty, Queue
 from typing import Generic, TypeVar
@@ -49,6 +49,30 @@ class Clock:
             if item is end:
                 return
             yield item  # type: ignore[misc]
+
+
+class Tap(Generic[T]):
+    """Items on their way: shows each once it is taken, and once closed lets none through.
+
+    Args:
+        items: to be passed on.
+        show: called with each.
+    """
+
+    def __init__(self, items: Iterator[T], show: Callable[[T], None]) -> None:
+        self._items, self._show, self._is_closed = items, show, False
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield from the items."""
+        for item in self._items:
+            if self._is_closed:
+                return
+            yield item
+            self._show(item)
+
+    def close(self) -> None:
+        """Let nothing through."""
+        self._is_closed = True
 
 
 class _End(Generic[T]):
