@@ -20,7 +20,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError, OutputError
-from fcntile.raster.gdal import GDAL_ERRORS
+from fcntile.raster.gdal import GDAL_ERRORS, files_of
 from fcntile.raster.outputs import Output
 from fcntile.raster.parts import BLOCK, Parts, cannot_write, named_crc, pixel_crc
 
@@ -61,7 +61,7 @@ class Assembly:
         self._options = {"bigtiff": "IF_SAFER", "num_threads": threads}
         self._given = {key.lower(): value for key, value in (creation_options or {}).items()}
         self._folder = parts.folder / "whole"
-        inputs = {Path(name).resolve() for name in like.files}
+        inputs = {Path(name).resolve() for name in files_of(like)}
         try:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir()

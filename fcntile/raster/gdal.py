@@ -2,9 +2,10 @@
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import rasterio
@@ -16,27 +17,54 @@ from fcntile.errors import InputError
 # rasterio lets some of GDAL's errors through as they are, and has no public name for them
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 
+NETWORK = re.compile(
+    r"\b(https?|ftp|s3|gs|az|adls|oss|swift|hdfs|webhdfs)://"
+    r"|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)"
+)
+# A failed request is sent again after 0.25 s, 0.5 s, 1 s and so on: a server may be out for 15 s
+RETRIES = {"GDAL_HTTP_MAX_RETRY": 6, "GDAL_HTTP_RETRY_DELAY": 0.25}
+# With more threads GDAL (3.10) reads many ranges at once, does not see that one has failed, and
+# takes zeros for its pixels; with one it asks again
+SAFE_THREADS = {"GDAL_NUM_THREADS": 1}
+
 
 @contextmanager
 def open_raster(path: str, *, threads: int = 1) -> Iterator[rasterio.DatasetReader]:
     """Open whatever rasterio opens: files, `/vsi...`, URLs, archives.
 
     GDAL's block cache is bounded by the raster's width while it is open. Settings that the user
-    made in the environment are left alone.
+    made in the environment are left alone, but for GDAL_NUM_THREADS behind a network.
 
     Args:
         path: what rasterio calls a dataset identifier.
-        threads: for decompression.
+        threads: for decompression of what is on this machine.
 
     Raises:
         InputError: if it cannot be opened, with GDAL's reason.
     """
-    with (
-        _gdal(**_reading(threads)),
-        open_file(path) as raster,
-        bounded_cache(raster, raster.width),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(_gdal(**_reading(threads)))
+        raster = stack.enter_context(open_file(path))
+        if not is_local(raster):
+            stack.enter_context(rasterio.Env(**SAFE_THREADS))
+            raster = stack.enter_context(open_file(path))
+        stack.enter_context(bounded_cache(raster, raster.width))
         yield raster
+
+
+def files_of(raster: rasterio.DatasetReader) -> list[str]:
+    """Return the files that a raster is made of; none behind a network.
+
+    There GDAL would send some 40 requests to find that out.
+    """
+    return [] if NETWORK.search(raster.name) else list(raster.files)
+
+
+def is_local(raster: rasterio.DatasetReader) -> bool:
+    """Tell whether a raster is surely files of this machine, with all that it refers to."""
+    files = files_of(raster)
+    nested = [name for name in files if name.endswith(".vrt") and name != raster.name]
+    return bool(files) and not nested and all(map(os.path.exists, files))
 
 
 def bounded_cache(raster: rasterio.DatasetReader, columns: int) -> rasterio.Env:
@@ -86,13 +114,14 @@ def cached_column_bytes(raster: rasterio.DatasetReader) -> int:
 
 
 def open_file(path: str) -> rasterio.DatasetReader:
-    """Open a raster with GDAL's own settings.
+    """Open a raster with GDAL's own settings, one thread behind a network.
 
     Raises:
         InputError: if it cannot be opened, with GDAL's reason.
     """
     try:
-        raster = rasterio.open(path)
+        with rasterio.Env(**(SAFE_THREADS if NETWORK.search(path) else {})):
+            raster = rasterio.open(path)
     except (*GDAL_ERRORS, ValueError) as error:
         raise InputError(f"cannot open {path}: {error}") from error
     if not raster.count:
@@ -102,11 +131,11 @@ def open_file(path: str) -> rasterio.DatasetReader:
     return raster
 
 
-def _reading(threads: int) -> dict[str, int]:
-    return {"GDAL_NUM_THREADS": threads, "GDAL_HTTP_MAX_RETRY": 3, "GDAL_HTTP_RETRY_DELAY": 1}
+def _reading(threads: int) -> dict[str, float]:
+    return {"GDAL_NUM_THREADS": threads, **RETRIES}
 
 
-def _gdal(**settings: int) -> rasterio.Env:
+def _gdal(**settings: float) -> rasterio.Env:
     """Return an environment with these GDAL settings, but for those the user has made."""
     return rasterio.Env(**{key: value for key, value in settings.items() if key not in os.environ})
 

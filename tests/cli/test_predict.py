@@ -12,15 +12,14 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from range_server import RangeServer
 from rasterio.enums import ColorInterp
 from refusals import assert_refused
 
@@ -128,38 +127,13 @@ def test_a_raster_is_read_from_an_archive_and_a_url(orthophoto, tmp_path):
     assert predict(inside, "-o", tmp_path / "zip.tif").returncode == 0
     assert (tmp_path / "zip.tif").read_bytes() == expected
 
-    handler = partial(RangeHandler, directory=Path(orthophoto).parent)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/philippines_1.tif"
+    with RangeServer(Path(orthophoto).parent) as server:
+        url = server.url("philippines_1.tif")
         run = predict(url, "-o", tmp_path / "url.tif")
         missing = predict(url.replace("_1", "_9"), "-o", tmp_path / "missing.tif")
-        server.shutdown()
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "url.tif").read_bytes() == expected
     assert_refused(missing, 3, "philippines_9.tif")
-
-
-class RangeHandler(SimpleHTTPRequestHandler):
-    """Serves files, parts of them too, without a word; as object stores do."""
-
-    def do_GET(self):
-        path = Path(self.translate_path(self.path))
-        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
-        if not path.is_file():
-            self.send_error(404)
-            return
-        whole = path.read_bytes()
-        part = whole[int(first) : int(last or len(whole)) + 1]
-        self.send_response(206 if "Range" in self.headers else 200)
-        stop = int(first) + len(part) - 1
-        self.send_header("Content-Range", f"bytes {first}-{stop}/{len(whole)}")
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
-        self.wfile.write(part)
-
-    def log_message(self, *args):
-        pass
 
 
 # --- bad input: a sentence, an exit code, no traceback, nothing left behind -------------------

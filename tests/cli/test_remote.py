@@ -1,0 +1,153 @@
+"""Rasters behind a URL: the same mask as from disk, whatever the server does meanwhile.
+
+The command runs in a process of its own: rasterio opens files without releasing the interpreter,
+so a server in the same process could not answer.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from range_server import RangeServer
+from refusals import assert_refused
+
+from fcntile.raster.gdal import open_raster
+from fcntile.raster.parts import parts_folder
+
+OPTIONS = ["--tile", "256", "--overlap", "32", "--threads", "2"]
+
+
+def predict(image, out, *more, **env):
+    """Run the command; return the finished process."""
+    command = [sys.executable, "-m", "fcntile", "-q", "predict", str(image), "-o", str(out)]
+    return subprocess.run(
+        [*command, *OPTIONS, *more], capture_output=True, text=True, env=os.environ | env
+    )
+
+
+@pytest.fixture
+def make_image(orthophoto, make_raster):
+    """Write orthophotos beside and below each other, as GDAL's creation options have it."""
+
+    def make(below, beside=2, **options):
+        with rasterio.open(orthophoto) as raster:
+            return Path(make_raster(np.tile(raster.read(), (1, below, beside)), **options))
+
+    return make
+
+
+def mask_of(image, tmp_path):
+    """Return the bytes of the mask made from disk."""
+    out = tmp_path / "local.tif"
+    run = predict(image, out)
+    assert run.returncode == 0, run.stderr
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("failure", ["503", "reset"])
+@pytest.mark.parametrize("threads", [{}, {"GDAL_NUM_THREADS": "4"}])
+def test_failing_requests_are_sent_again(make_image, tmp_path, failure, threads):
+    """Uncompressed: nothing but the pixels would tell that GDAL has made some of them up."""
+    image = make_image(1, tiled=True, blockxsize=256, blockysize=256, interleave="band")
+    out = tmp_path / "remote.tif"
+    with RangeServer(tmp_path, fail_every=5, failure=failure) as server:
+        run = predict(server.url(image.name), out, **threads)
+    assert run.returncode == 0, run.stderr
+    assert sum(server.statuses()[status] for status in (503, "reset")) >= 4
+    assert out.read_bytes() == mask_of(image, tmp_path)
+
+
+def test_a_mosaic_of_files_behind_a_url_is_as_safe(make_image, tmp_path):
+    image = make_image(1, tiled=True, blockxsize=256, blockysize=256, interleave="band")
+    out, mosaic = tmp_path / "remote.tif", tmp_path / "mosaic.vrt"
+    with RangeServer(tmp_path, fail_every=5) as server:
+        rasterio.shutil.copy(image, mosaic, driver="VRT")
+        text = mosaic.read_text().replace('relativeToVRT="1"', 'relativeToVRT="0"')
+        mosaic.write_text(text.replace(">image.tif<", f">/vsicurl/{server.url(image.name)}<"))
+        run = predict(mosaic, out)
+    assert run.returncode == 0, run.stderr
+    assert server.statuses()[503] >= 4
+    with rasterio.open(out) as mask:
+        remote = mask.read(1)
+    mask_of(image, tmp_path)
+    with rasterio.open(tmp_path / "local.tif") as mask:
+        assert (remote == mask.read(1)).all()
+
+
+def test_a_mask_beside_the_raster_is_found(make_image, tmp_path):
+    image = make_image(1, tiled=True, compress="deflate")
+    with rasterio.open(image) as raster:
+        valid = np.zeros(raster.shape, np.uint8)
+    valid[100:400, 50:700] = 255
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(image, "r+") as raster:
+        raster.write_mask(valid)
+    assert image.with_name(f"{image.name}.msk").exists()
+    out = tmp_path / "remote.tif"
+    with RangeServer(tmp_path, fail_every=3) as server:
+        run = predict(server.url(image.name), out)
+    assert run.returncode == 0, run.stderr
+    assert out.read_bytes() == mask_of(image, tmp_path)
+    with rasterio.open(out) as mask:
+        assert ((mask.read(1) != 255) == (valid != 0)).all()
+
+
+def test_a_server_that_dies_leaves_parts_to_go_on_from(make_image, tmp_path):
+    image = make_image(8, 4, compress="deflate", tiled=True, blockxsize=512, blockysize=512)
+    out, whole, impatient = (
+        tmp_path / "remote.tif",
+        image.read_bytes(),
+        {"GDAL_HTTP_MAX_RETRY": "1"},
+    )
+    expected = mask_of(image, tmp_path)
+    with RangeServer(tmp_path) as server:
+        url = server.url(image.name)
+        server.die_after_bytes = len(whole) * 0.75
+        assert_refused(predict(url, out, **impatient), 3, "cannot read rows", url)
+        kept = {path.name for path in parts_folder(out).glob("*.tif")}
+        assert kept
+        assert not out.exists()
+
+        server.die_after_bytes = None
+        with rasterio.open(image, "r+") as raster:  # another raster: one pixel in the last block
+            raster.write(raster.read(window=((-2, -1), (-2, -1))) ^ 1, window=((-2, -1), (-2, -1)))
+        assert_refused(predict(url, out), 6, "raster was", "--restart")
+        image.write_bytes(whole)
+        run = predict(url, out, "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["resumed_parts"] >= len(kept)
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"tiled": True, "blockxsize": 512, "blockysize": 512},
+        {"tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "band"},
+        {"tiled": False},
+    ],
+)
+def test_few_requests_are_sent_and_no_block_is_asked_for_twice(
+    make_raster, noise, tmp_path, layout
+):
+    image = Path(make_raster(noise(3, 1500, 2048), compress="deflate", **layout))
+    with RangeServer(tmp_path) as server:
+        run = predict(server.url(image.name), tmp_path / "mask.tif")
+    assert run.returncode == 0, run.stderr
+    assert 0.99 < server.sent(image.name) / image.stat().st_size < 1.3
+    assert sum(name == image.name for _, name, *_ in server.log) < 60
+    assert len(server.log) < 110  # sidecars: masks, statistics, RPCs of a dozen vendors
+
+
+def test_the_environment_wins(orthophoto, tmp_path, monkeypatch):
+    with open_raster(orthophoto):
+        assert rasterio.env.getenv()["GDAL_HTTP_MAX_RETRY"] == 6
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    with open_raster(orthophoto):
+        assert "GDAL_HTTP_MAX_RETRY" not in rasterio.env.getenv()
+        assert rasterio.env.getenv()["GDAL_HTTP_RETRY_DELAY"] == 0.25
