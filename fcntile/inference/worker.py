@@ -111,7 +111,9 @@ class Walk:
         with ExitStack() as stack:
             temporary = tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch)
             folder = Path(stack.enter_context(temporary))
-            stack.enter_context(settings_of_process(order.job.plan.threads, order.cache))
+            job = order.job
+            settings = settings_of_process(job.input, job.plan.threads, order.cache)
+            stack.enter_context(settings)
             self._walker = _open(order, stack, self._clock)
             self._parts = stack.enter_context(closing(self._walker.parts(folder, route)))
             self._stack = stack.pop_all()

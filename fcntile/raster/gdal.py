@@ -82,24 +82,30 @@ def cache_bytes(raster: rasterio.DatasetReader, columns: int) -> int:
 
 
 @contextmanager
-def settings_of_process(threads: int, cache: int) -> Iterator[None]:
+def settings_of_process(path: str, threads: int, cache: int) -> Iterator[None]:
     """Make the settings of `open_raster` and `bounded_cache` for all threads of this process.
 
     Made in another than the main thread, an environment of rasterio's is that thread's alone, and
     those that read would not have it. GDAL looks into the process's environment, too.
 
     Args:
+        path: of the raster that is read.
         threads: for decompression.
         cache: bytes of GDAL's block cache.
     """
     settings = {**_reading(threads), "GDAL_CACHEMAX": cache >> 20}  # there it is in MB
     made = {key: str(value) for key, value in settings.items() if key not in os.environ}
+    if NETWORK.search(path):
+        made |= {key: str(value) for key, value in SAFE_THREADS.items()}
+    before = {key: os.environ.get(key) for key in made}
     os.environ.update(made)
     try:
         yield
     finally:
-        for key in made:
-            os.environ.pop(key, None)
+        for key, value in before.items():
+            os.environ.pop(key)
+            if value is not None:
+                os.environ[key] = value
 
 
 def cached_column_bytes(raster: rasterio.DatasetReader) -> int:
