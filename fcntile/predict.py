@@ -32,7 +32,7 @@ from fcntile.raster.assembly import Assembly
 from fcntile.raster.gdal import bounded_cache, cache_bytes, open_raster
 from fcntile.raster.identity import identify
 from fcntile.raster.outputs import Output, check_output, class_values
-from fcntile.raster.parts import PartWriter, open_parts, parts_folder, plan_parts
+from fcntile.raster.parts import PartWriter, earlier_facts, open_parts, plan_parts
 from fcntile.raster.reader import read_strips
 
 log = logging.getLogger(__name__)
@@ -161,9 +161,9 @@ def predict(
         raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
     crew = None if dry_run else cluster.choose_crew(workers, scheduler)
     plan = (crew.make_plan if crew else make_plan)(device, precision, batch_size, threads)
-    is_resumed = parts_folder(Path(output)).exists() and not restart
-    for path in paths.values():  # of an earlier run's outputs the last step may have made some
-        check_output(path, overwrite=overwrite or is_resumed or dry_run)
+    known = {} if restart else earlier_facts(Path(output))
+    for path in paths.values():
+        check_output(path, overwrite=overwrite or dry_run or bool(known))
     loaded = load_model(model)
     card = loaded.card
     with ExitStack() as stack:
@@ -182,11 +182,12 @@ def predict(
             stitch=stitch,
             tile=tile,
             overlap=overlap,
+            earlier=known,
             max_memory=crew.memory(max_memory) if crew else max_memory,
             width=int(extent.width),
             fixed_batch=bool(batch_size or scheduler),
         )
-        remark_on_tile(loaded, layout.tiling.x.tile)
+        remark_on_tile(loaded, layout.tiling.tile)
         job = Job(
             input=input,
             model=str(model),
@@ -206,6 +207,9 @@ def predict(
             walker = Walker(job, loaded, raster, outputs, clock)
             return forecast(walker, layout, extent, windows, stitch, card.name)
         parts = stack.enter_context(open_parts(outputs, facts, windows, restart=restart))
+        missing = parts.missing()
+        for path in paths.values():  # those that an earlier run was about to make may be there
+            check_output(path, overwrite=overwrite or not missing)
         assembly = Assembly(
             parts,
             raster,
@@ -214,7 +218,6 @@ def predict(
             creation_options=creation_options,
             threads=threads or available_cpus(),
         )
-        missing = parts.missing()
         tally: cluster.Tally | Walker
         with resumable(parts) as signals:
             if crew:
@@ -228,15 +231,15 @@ def predict(
                     parts.add(files)
                     if signals:
                         raise KeyboardInterrupt
-        with clock("write"):
-            assembly.finish()
+            with clock("write"):
+                assembly.finish()
     seconds = time.perf_counter() - start
     pixels = extent.height * extent.width
     return Summary(
         output=str(output),
         width=int(extent.width),
         height=int(extent.height),
-        tile=job.tiling.x.tile,
+        tile=job.tiling.tile,
         compute_factor=round(job.tiling.compute_factor, 3),
         tiles=tally.total,
         skipped_tiles=tally.skipped,

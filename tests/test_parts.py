@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,18 +30,19 @@ def tall(orthophoto, make_raster):
     return make_raster(pixels, compress="deflate", tiled=True, blockxsize=512, blockysize=512)
 
 
-def command(image, out, *more):
-    return [*FCNTILE, image, "-o", str(out), "--tile", "256", "--overlap", "32", *map(str, more)]
+def command(image, out, *more, tile=256):
+    tiling = ["--tile", "256", "--overlap", "32"] if tile == 256 else ["--tile", str(tile)]
+    return [*FCNTILE, image, "-o", str(out), *tiling, *map(str, more)]
 
 
 def finished(out):
     return {p.name for p in parts_folder(out).glob("*.tif")}
 
 
-def start_and_wait(image, out, *more, parts=1):
+def start_and_wait(image, out, *more, parts=1, tile=256):
     """Start a run and return it once it has finished some parts; what it says is in a file."""
     with Path(f"{out}.said").open("w") as said:
-        run = subprocess.Popen(command(image, out, *more), stderr=said)
+        run = subprocess.Popen(command(image, out, *more, tile=tile), stderr=said)
     while len(finished(out)) < parts:
         assert run.poll() is None
         time.sleep(0.01)
@@ -201,12 +203,51 @@ def test_an_error_keeps_what_is_finished(tall, tmp_path, reference):
     assert out.read_bytes() == reference(tall)
 
 
-def test_an_interrupted_run_goes_on_over_its_own_output(tall, tmp_path, reference):
+def test_a_run_killed_in_the_last_step_goes_on_over_its_own_output(tall, tmp_path, reference):
     """Killed between the rename of the mask and the end, it is not in its own way."""
-    out = tmp_path / "mask.tif"
-    interrupted(tall, out)
+    out, kept = tmp_path / "mask.tif", tmp_path / "kept"
+    run = start_and_wait(tall, out, parts=7)
+    while len(finished(out)) < 8:
+        time.sleep(0.001)
+    run.send_signal(signal.SIGSTOP)
+    shutil.copytree(parts_folder(out), kept)
+    run.kill()
+    run.wait()
+    shutil.rmtree(parts_folder(out), ignore_errors=True)
+    kept.rename(parts_folder(out))
     out.write_bytes(b"as if it had been made")
     subprocess.run(command(tall, out), check=True)
     assert out.read_bytes() == reference(tall)
     with pytest.raises(OutputError, match="--overwrite"):
         predict(tall, out)
+
+
+def test_to_go_on_is_no_leave_to_replace_files(tall, orthophoto, tmp_path):
+    out, precious = tmp_path / "mask.tif", tmp_path / "precious.tif"
+    interrupted(tall, out)
+    precious.write_text("precious")
+    out.write_text("precious")
+    with pytest.raises(OutputError, match="--overwrite"):
+        predict(tall, out, tile=256, overlap=32)
+    with pytest.raises(OutputError, match="parts of another run"):
+        predict(tall, out, tile=256, overlap=32, products={"confidence": precious})
+    for part in parts_folder(out).glob("*.tif"):
+        part.unlink()  # as if it had been killed before the first was finished
+    with pytest.raises(OutputError, match="--overwrite"):
+        predict(orthophoto, out)
+    assert (out.read_text(), precious.read_text()) == ("precious", "precious")
+
+
+@pytest.mark.slow
+def test_what_the_memory_decided_is_kept(tall, tmp_path):
+    """The tile of --tile auto is that of the run that is gone on with."""
+    out = tmp_path / "mask.tif"
+    run = start_and_wait(tall, out, "--stitch", "exact", "--max-memory", "1GB", tile="auto")
+    run.kill()
+    run.wait()
+    before = json.loads((parts_folder(out) / "manifest.json").read_text())["facts"]["tile"]
+    free = predict(tall, tmp_path / "other.tif", stitch="exact", dry_run=True)
+    assert free.tile > before
+    again = predict(tall, out, stitch="exact")
+    assert again.tile == before
+    assert again.resumed_parts > 0

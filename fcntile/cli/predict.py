@@ -11,7 +11,7 @@ from fcntile.cli import options
 from fcntile.cli.progress import reporting
 
 FORECAST = """\
-outputs   {width} x {height} px, about {output_mb:.0f} MB
+outputs   {width} x {height} px, about {output_mb:.1f} MB
 tiles     {tiles} of {tile} px, overlap {overlap}, guard {guard}, {stitch}; {empty_tiles} empty
 compute   {compute_factor:.2f} net pixels per pixel (512/128 has 1.78)
 parts     {parts}, in swaths of {swath} columns

@@ -109,9 +109,9 @@ def forecast(
     return Forecast(
         width=int(extent.width),
         height=int(extent.height),
-        tile=x.tile,
-        overlap=x.overlap,
-        guard=x.guard,
+        tile=job.tiling.tile,
+        overlap=job.tiling.overlap,
+        guard=job.tiling.guard,
         stitch=stitch,
         tiles=tiles,
         empty_tiles=round(empty * tiles),

@@ -1,8 +1,9 @@
 """Which tiles, and how many columns at a time: what the net needs and the memory allows."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import rasterio
 
@@ -51,6 +52,7 @@ def plan_layout(
     stitch: str = "cosine",
     tile: int | str | None = None,
     overlap: int | str | None = None,
+    earlier: Mapping[str, Any] | None = None,
     max_memory: float | None = None,
     width: int | None = None,
     fixed_batch: bool = False,
@@ -66,6 +68,8 @@ def plan_layout(
         stitch: "cosine", "exact" or "crop".
         tile: side in px, or "auto"; None for the card's, or for exact stitching "auto".
         overlap: in px, or a share such as "25%"; None for the card's.
+        earlier: facts of an earlier run that is gone on with: where the memory decides, what it
+            decided then counts, as the same command must make the same.
         max_memory: bytes of host memory; None for what is there and half of what is free.
         width: columns to go through; None for the raster's.
         fixed_batch: whether the plan's batch is the user's wish.
@@ -85,7 +89,10 @@ def plan_layout(
     if is_auto:
         # before the search, so that what does not suit the net is said as such
         tilings(model.net.size or exact_overlap(model.net.halo) + model.net.stride)
-        side = model.net.size or largest_tile(tilings, budget.need, model.net.stride, bound)
+        chosen = (earlier or {}).get("tile")
+        side = (
+            model.net.size or chosen or largest_tile(tilings, budget.need, model.net.stride, bound)
+        )
     else:
         side = int(tile or model.card.tile)
     tiling = tilings(side)
@@ -94,7 +101,7 @@ def plan_layout(
             NOTE,
             "tile %d, overlap %d: %.2f net pixels per pixel (512/128 has 1.78)",
             side,
-            tiling.x.overlap,
+            tiling.overlap,
             tiling.compute_factor,
         )
     need = budget.need(tiling)
@@ -103,7 +110,11 @@ def plan_layout(
         columns = min(width, max(fitting, SWATH))
     else:
         columns = choose_columns(need, width, bound)
-    return Layout(tiling, fit_batch(plan, need, fixed=fixed_batch), columns, need)
+    if earlier and plan.device.type == "cuda" and not fixed_batch:
+        plan = replace(plan, batch_size=earlier.get("batch_size", plan.batch_size))
+    else:
+        plan = fit_batch(plan, need, fixed=fixed_batch)
+    return Layout(tiling, plan, columns, need)
 
 
 def choose_tiling(

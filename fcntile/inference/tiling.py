@@ -154,6 +154,21 @@ class Tiling:
         return self.y.count * self.x.count
 
     @property
+    def tile(self) -> int:
+        """Side of a tile; along an axis on which the raster is smaller it may be cut."""
+        return max(self.y.tile, self.x.tile)
+
+    @property
+    def overlap(self) -> int:
+        """Pixels shared by two neighbours, along the axis that has some."""
+        return max(self.y.overlap, self.x.overlap)
+
+    @property
+    def guard(self) -> int:
+        """Pixels of a tile's inner sides that weigh 0, along the axis that has some."""
+        return max(self.y.guard, self.x.guard)
+
+    @property
     def compute_factor(self) -> float:
         """Net pixels per raster pixel, away from the rim: (tile / stride)^2.
 

@@ -56,6 +56,21 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.parts")
 
 
+def earlier_facts(output: Path) -> Facts:
+    """Return what the parts beside an output are of; nothing if there are none."""
+    facts: Facts = _manifest(parts_folder(output)).get("facts", {})
+    return facts
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Return what a folder's manifest says; nothing if it cannot be read."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return {}
+    return manifest
+
+
 class Parts:
     """The parts of a run.
 
@@ -177,12 +192,10 @@ def _resumed(
     restart: bool,
 ) -> Parts:
     """Return the parts in a folder, after a look at its manifest."""
-    manifest = folder / MANIFEST
-    known = None
-    if manifest.exists() and not restart:
-        known = json.loads(manifest.read_text())
-    if known is not None and any(folder.glob("*.tif")):
-        if difference := differences(known["facts"], facts):
+    facts = {**facts, "files": [str(output.path.resolve()) for output in outputs]}
+    if any(folder.glob("*.tif")) and not restart:
+        known = _manifest(folder)
+        if difference := differences(known.get("facts", {}), facts):
             raise OutputError(
                 f"{folder} has parts of another run, whose {difference}: use --restart to begin "
                 "anew, or another output"
@@ -199,8 +212,11 @@ def _resumed(
     cut = [window.flatten() for window in windows]
     written = folder / f".{MANIFEST}"
     try:
-        written.write_text(json.dumps({"facts": facts, "windows": cut}))
-        written.replace(manifest)
+        with written.open("w") as file:
+            json.dump({"facts": facts, "windows": cut}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(folder / MANIFEST)
     except OSError as error:
         raise cannot_write(folder, error) from error
     return Parts(folder, outputs, windows)
