@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -140,7 +141,7 @@ def run(
     tally, missing = Tally(), parts.missing()
     total = sum(order.job.tiling.block(union(walk)).count for walk in walks(missing))
     pixels, done = sum(w.width * w.height for w in missing), 0
-    with _client(crew, on_gpus=order.job.plan.device.type == "cuda") as client:
+    with _client(crew, order) as client:
         log.log(NOTE, "dashboard: %s", client.dashboard_link)
         for window, made in _made(client, order, missing, signals):
             with clock("write"):
@@ -260,9 +261,8 @@ def _check_versions(client: "Client", workers: set[str]) -> None:
 
 
 @contextmanager
-def _client(crew: Crew, *, on_gpus: bool) -> Iterator["Client"]:
+def _client(crew: Crew, order: Order) -> Iterator["Client"]:
     """Connect to the workers; start those of this machine, and end them."""
-    import dask
     from distributed import Client
 
     if crew.scheduler:
@@ -270,16 +270,34 @@ def _client(crew: Crew, *, on_gpus: bool) -> Iterator["Client"]:
             yield client
         return
     assert crew.workers
+    on_gpus = order.job.plan.device.type == "cuda"
     with (
         _muted("distributed"),
-        # who has nothing left gets the half of a stretch, which is better than a part out of it
-        dask.config.set({"distributed.scheduler.work-stealing": False}),
+        _settings(order.walker.__module__),
         tempfile.TemporaryDirectory(prefix="fcntile-workers-") as folder,
         _local(crew.workers, folder, on_gpus=on_gpus) as cluster,
         Client(cluster, set_as_default=False) as client,
         _cleared_up(client),
     ):
         yield client
+
+
+@contextmanager
+def _settings(walker: str) -> Iterator[None]:
+    """Make Dask's settings for workers on this machine, which will need a module."""
+    import dask
+    from distributed.utils import get_mp_context
+
+    settings: dict[str, Any] = {
+        # who has nothing left gets the half of a stretch, which is better than a part out of it
+        "distributed.scheduler.work-stealing": False
+    }
+    if sys.platform == "linux":  # elsewhere, libraries of the system do not survive a fork
+        settings["distributed.worker.multiprocessing-method"] = "forkserver"
+    with dask.config.set(settings):
+        if sys.platform == "linux":  # imports once, in a process without threads, for all workers
+            get_mp_context().set_forkserver_preload(["distributed", walker])
+        yield
 
 
 @contextmanager
