@@ -50,8 +50,15 @@ def mask_of(image, tmp_path):
     return out.read_bytes()
 
 
-@pytest.mark.parametrize("failure", ["503", "reset"])
-@pytest.mark.parametrize("threads", [{}, {"GDAL_NUM_THREADS": "4"}])
+@pytest.mark.parametrize(
+    ("failure", "threads"),
+    [
+        ("503", {"GDAL_NUM_THREADS": "4"}),
+        pytest.param("reset", {}, marks=pytest.mark.slow),
+        pytest.param("503", {}, marks=pytest.mark.slow),
+        pytest.param("reset", {"GDAL_NUM_THREADS": "4"}, marks=pytest.mark.slow),
+    ],
+)
 def test_failing_requests_are_sent_again(make_image, tmp_path, failure, threads):
     """Uncompressed: nothing but the pixels would tell that GDAL has made some of them up."""
     image = make_image(1, tiled=True, blockxsize=256, blockysize=256, interleave="band")
