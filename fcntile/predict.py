@@ -182,7 +182,7 @@ def predict(
             stitch=stitch,
             tile=tile,
             overlap=overlap,
-            earlier=known,
+            earlier=known if known.get("stitch") == stitch else {},
             max_memory=crew.memory(max_memory) if crew else max_memory,
             width=int(extent.width),
             fixed_batch=bool(batch_size or scheduler),
@@ -227,10 +227,11 @@ def predict(
             else:
                 walker = Walker(job, loaded, raster, outputs, clock, progress)
                 tally = walker
-                for _, files in walker.parts(parts.folder, missing):
-                    parts.add(files)
-                    if signals:
-                        raise KeyboardInterrupt
+                with closing(walker.parts(parts.folder, missing)) as made:
+                    for _, files in made:
+                        parts.add(files)
+                        if signals:
+                            raise KeyboardInterrupt
             with clock("write"):
                 assembly.finish()
     seconds = time.perf_counter() - start
@@ -323,8 +324,8 @@ class Walker:
         strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")
         tiles = Tap(self._engine.infer(strips, tiling, block), self._count)
         blended = blend(tiles, tiling, block, job.products, job.plan.device, clock, job.threshold)
-        rows = ahead(blended, clock, empty="wait_rows", full="wait_write")
-        with closing(strips), closing(rows), closing(tiles):
+        rows = ahead(blended, clock, empty="wait_rows", full="wait_write", stop=tiles.close)
+        with closing(strips), closing(rows):
             yield from rows
 
     def _is_wanted(self, window: Window) -> bool:

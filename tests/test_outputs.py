@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,43 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would_cost(orthophoto, tmp_pa
     assert "512 x 1024 px" in text.stdout
     assert "3 of 512 px, overlap 128" in text.stdout
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_dry_run_tries_tiles_that_have_data(make_raster, make_model, noise, tmp_path):
+    """In the middle there is none, which would make the run look free."""
+    valid = np.zeros((1280, 1280), bool)
+    valid[:200, :200] = True
+    image = make_raster(noise(3, 1280, 1280), mask=valid)
+    options = {"model": make_model("probe"), "tile": 64, "overlap": 0, "dry_run": True}
+    some = predict(image, tmp_path / "m.tif", **options)
+    every = predict(make_raster(noise(3, 1280, 1280), "full.tif"), tmp_path / "m.tif", **options)
+    assert 0.9 < some.empty_tiles / some.tiles < 1
+    per_tile = [f.seconds / (f.tiles - f.empty_tiles) for f in (some, every)]
+    assert per_tile[0] > 0.2 * per_tile[1]
+
+
+def test_outputs_may_lie_on_different_file_systems(seen, tmp_path):
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is only one file system")
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        there = Path(folder) / "entropy.tif"
+        predict(seen[0], tmp_path / "mask.tif", model=seen[1], products={"entropy": there})
+        with rasterio.open(there) as entropy:
+            assert entropy.shape == seen[3].shape
+        assert [p.name for p in Path(folder).iterdir()] == ["entropy.tif"]
+
+
+def test_a_creation_option_that_changes_floats_is_refused_before_any_work(seen, tmp_path):
+    with pytest.raises(OptionError, match="would change the pixels"):
+        predict(
+            seen[0],
+            tmp_path / "mask.tif",
+            model=seen[1],
+            products={"confidence": tmp_path / "c.tif"},
+            dtype="float32",
+            creation_options={"compress": "lerc", "max_z_error": "0.01"},
+        )
 
 
 def test_a_dry_run_counts_empty_tiles(make_raster, make_model, noise, tmp_path):

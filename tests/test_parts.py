@@ -16,6 +16,7 @@ import rasterio
 from refusals import assert_refused
 
 from fcntile.errors import InputError, OutputError
+from fcntile.inference.memory import resident_bytes
 from fcntile.predict import predict
 from fcntile.raster.parts import parts_folder
 
@@ -199,6 +200,29 @@ def test_an_error_keeps_what_is_finished(tall, tmp_path, reference):
     assert finished(out)
     image.write_bytes(whole)
     os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert predict(tall, out, tile=256, overlap=32).resumed_parts > 0
+    assert out.read_bytes() == reference(tall)
+
+
+def test_a_run_goes_on_with_less_memory(make_raster, orthophoto, tmp_path):
+    """Missing parts are cut anew; the bytes are those of any cut."""
+    with rasterio.open(orthophoto) as raster:
+        pixels = np.tile(raster.read(), (1, 2, 16))  # 2048 x 8192 px
+    options = {"compress": "lzw", "tiled": True, "blockxsize": 512, "blockysize": 512}
+    wide = make_raster(pixels, **options)
+    out, whole = tmp_path / "mask.tif", tmp_path / "whole.tif"
+    interrupted(wide, out, parts=1)
+    summary = predict(wide, out, tile=256, overlap=32, max_memory=resident_bytes() + 300e6)
+    assert summary.parts > 4  # as many as the first run has
+    assert summary.resumed_parts >= 1
+    predict(wide, whole, tile=256, overlap=32)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_look_at_the_raster_is_no_change_of_it(tall, tmp_path, reference):
+    out = tmp_path / "mask.tif"
+    interrupted(tall, out)
+    Path(f"{tall}.aux.xml").write_text("<PAMDataset />")  # as QGIS writes it
     assert predict(tall, out, tile=256, overlap=32).resumed_parts > 0
     assert out.read_bytes() == reference(tall)
 

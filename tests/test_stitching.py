@@ -114,6 +114,13 @@ def test_an_exact_tile_must_be_larger_than_two_halos(orthophoto, tmp_path):
         predict(orthophoto, tmp_path / "mask.tif", stitch="exact", tile=512, overlap=64)
 
 
+def test_a_raster_smaller_than_every_tile_is_one_tile(ground, make_raster, tmp_path):
+    image = make_raster(ground[1][:, :40, :70], "small.tif")
+    for stitch in ("exact", "cosine"):
+        options = {"stitch": stitch, "tile": "auto", "overwrite": True}
+        assert predict(image, tmp_path / "mask.tif", **options).tiles == 1
+
+
 def test_the_largest_tile_that_fits_is_chosen(ground, make_model, tmp_path):
     image, _ = ground
     model = make_model("fcn8s", classes=4, arch_options=THIN["fcn8s"])

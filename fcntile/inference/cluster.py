@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from fcntile.errors import NOTE, InputError, OptionError, OutOfMemoryError
 from fcntile.inference.devices import Plan, make_plan
 from fcntile.inference.job import union, walks
-from fcntile.inference.memory import default_bound
+from fcntile.inference.memory import default_bound, resident_bytes
 from fcntile.inference.stages import Clock
 from fcntile.inference.stretches import Stretches
 from fcntile.inference.worker import Made, Order, clear_up, make_part, survey
@@ -80,7 +80,10 @@ class Crew:
 
     def memory(self, most: float | None) -> float | None:
         """Return the bytes that each worker may hold, if all may hold so many."""
-        return (most or default_bound()) / self.workers if self.workers else most
+        if not self.workers:
+            return most
+        own = resident_bytes()  # of this process, which puts the parts together
+        return max(0.0, (most or default_bound()) - own) / self.workers
 
 
 def choose_crew(workers: int | None, scheduler: str | None) -> Crew | None:

@@ -100,8 +100,9 @@ def forecast(
     """
     job, x = walker.job, layout.tiling.x
     tiles = sum(job.tiling.block(union(walk)).count for walk in walks(windows))
-    empty = empty_share(walker.raster, job.bands, job.tiling, walker.area)
-    with closing(walker.rows(_middle(extent, 8 * x.stride, 4 * x.stride))) as rows:
+    empty, seen = sample_tiles(walker.raster, job.bands, job.tiling, walker.area, extent)
+    around = _around(seen or extent, extent, 8 * x.stride, 4 * x.stride)
+    with closing(walker.rows(around)) as rows:
         tried = try_out(rows, lambda: walker.done - walker.skipped)
     pixels = extent.height * extent.width
     size = pixels * sum(o.pixel_bytes for o in walker.outputs) * tried.compression
@@ -121,39 +122,57 @@ def forecast(
         memory_mb=round(layout.need.total(layout.columns) / 1e6, 1),
         device_memory_mb=round(layout.need.device / 1e6, 1),
         output_mb=round(size / 1e6, 1),
-        seconds=round(tiles * (1 - empty) * tried.tile_seconds + packing, 1),
+        seconds=round(tiles * (1 - empty) * tried.tile_seconds + packing, 3),
         model=model,
         device=str(job.plan.device),
     )
 
 
-def _middle(extent: Window, rows: int, columns: int) -> Window:
-    """Return a window of so many rows and columns, or fewer, in the middle of another."""
-    height, width = min(rows, extent.height), min(columns, extent.width)
-    left = extent.col_off + (extent.width - width) // 2
-    return Window(left, extent.row_off + (extent.height - height) // 2, width, height)
+def _around(seen: Window, extent: Window, rows: int, columns: int) -> Window:
+    """Return a window of so many rows and columns, or fewer, around another, within the extent."""
+    spans = []
+    for first, size, wanted, (low, high) in zip(
+        (seen.row_off, seen.col_off),
+        (seen.height, seen.width),
+        (rows, columns),
+        extent.toranges(),
+        strict=True,
+    ):
+        length = min(wanted, high - low)
+        start = min(max(low, int(first + size // 2 - length // 2)), high - length)
+        spans.append((start, start + length))
+    return Window.from_slices(*spans)
 
 
-def empty_share(
-    raster: rasterio.DatasetReader, bands: Sequence[int], tiling: Tiling, area: Area | None
-) -> float:
-    """Return the share of tiles without a pixel to predict, by an even sample of them.
+def sample_tiles(
+    raster: rasterio.DatasetReader,
+    bands: Sequence[int],
+    tiling: Tiling,
+    area: Area | None,
+    extent: Window,
+) -> tuple[float, Window | None]:
+    """Return the share of tiles without a pixel to predict, and one that has some.
 
     Args:
         raster: open.
         bands: of it that are read.
         tiling: the grid.
         area: where the mask is wanted; None for everywhere.
+        extent: what is to be predicted.
+
+    Returns:
+        The share by an even sample, and of those that have some the one in the middle.
     """
-    every = max(1, tiling.count // SAMPLES)
-    places = [divmod(i, tiling.x.count) for i in range(every // 2, tiling.count, every)]
-    empty = 0
-    for row, column in places:
-        window = tiling.window(row, column)
-        empty += not has_data(raster, bands, window) or (
-            area is not None and not area.touches(window)
-        )
-    return empty / len(places)
+    block = tiling.block(extent)
+    every = max(1, block.count // SAMPLES)
+    places = [divmod(i, len(block.columns)) for i in range(every // 2, block.count, every)]
+    windows = [tiling.window(block.rows[row], block.columns[column]) for row, column in places]
+    full = [
+        window
+        for window in windows
+        if has_data(raster, bands, window) and (area is None or area.touches(window))
+    ]
+    return 1 - len(full) / len(windows), full[len(full) // 2] if full else None
 
 
 @dataclass(frozen=True)

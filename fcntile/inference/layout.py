@@ -1,7 +1,7 @@
 """Which tiles, and how many columns at a time: what the net needs and the memory allows."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from fcntile.errors import NOTE, OptionError
 from fcntile.inference.devices import Plan
 from fcntile.inference.memory import (
     SWATH,
+    TILES,
     Budget,
     Need,
     choose_columns,
@@ -87,12 +88,11 @@ def plan_layout(
     budget = Budget(model, plan, products, raster, bands)
     is_auto = tile == "auto" or (tile is None and stitch == "exact")
     if is_auto:
+        step = model.net.stride
         # before the search, so that what does not suit the net is said as such
-        tilings(model.net.size or exact_overlap(model.net.halo) + model.net.stride)
-        chosen = (earlier or {}).get("tile")
-        side = (
-            model.net.size or chosen or largest_tile(tilings, budget.need, model.net.stride, bound)
-        )
+        tilings(model.net.size or TILES[0] // step * step)
+        side = model.net.size or _earlier_tile(earlier or {}, tilings)
+        side = side or largest_tile(tilings, budget.need, step, bound)
     else:
         side = int(tile or model.card.tile)
     tiling = tilings(side)
@@ -115,6 +115,14 @@ def plan_layout(
     else:
         plan = fit_batch(plan, need, fixed=fixed_batch)
     return Layout(tiling, plan, columns, need)
+
+
+def _earlier_tile(earlier: Mapping[str, Any], tilings: Callable[[int], Tiling]) -> int | None:
+    """Return the tile of an earlier run, if it is one that this one may have."""
+    try:
+        return tilings(int(earlier["tile"])).tile
+    except (KeyError, OptionError):  # the raster was smaller than a tile, or another net's
+        return None
 
 
 def choose_tiling(

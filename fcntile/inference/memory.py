@@ -89,6 +89,7 @@ class Budget:
         batch = plan.batch_size * tiling.x.tile * tiling.y.tile
         logits = 4 * self._classes * batch
         fixed = self._resident + OVERHEAD + (plan.workers + 2) * batch * self._pixel
+        fixed += STRIPS * side * self._pixel * 2 * side  # tiles that reach beyond a swath
         column = (
             STRIPS * side * self._pixel
             + ROWS * tiling.y.stride * self._out
@@ -142,15 +143,20 @@ def largest_tile(
     Raises:
         OutOfMemoryError: if none fits.
     """
+    fitting = None
     for side in TILES:
         tile = max(1, side // step) * step
         try:
             tiling = tilings(tile)
         except OptionError:  # too small for the net's overlap
-            continue
+            break
         columns = min(tiling.x.size, max(2 * tile, SWATH))
-        if needs(tiling).total(columns) <= bound and tile < 2 * max(tiling.x.size, tiling.y.size):
-            return tile
+        if needs(tiling).total(columns) <= bound:
+            fitting = tile
+            if tile < 2 * max(tiling.x.size, tiling.y.size):
+                break
+    if fitting:
+        return fitting
     raise OutOfMemoryError(
         f"no tile for this net fits {bound / 1e6:.0f} MB of memory: use fewer --threads or more "
         "--max-memory"

@@ -15,6 +15,7 @@ from fcntile.inference.job import Job
 from fcntile.inference.products import LEVELS, Product
 from fcntile.models.model_file import Model
 from fcntile.raster.outputs import NODATA, Output, mask_dtype
+from fcntile.raster.vectors import read_features
 
 
 def facts_of(job: Job, model: Model, stitch: str, extent: Window) -> dict[str, Any]:
@@ -38,8 +39,8 @@ def facts_of(job: Job, model: Model, stitch: str, extent: Window) -> dict[str, A
     if job.threshold:
         facts["threshold"] = asdict(job.threshold)
     if job.area:
-        area = Path(job.area)
-        facts["aoi"] = f"{zlib.crc32(area.read_bytes()):08x}" if area.is_file() else job.area
+        area = read_features(job.area, what="polygons")
+        facts["aoi"] = f"{zlib.crc32(repr((area.crs.to_wkt(), area.geometries)).encode()):08x}"
     return facts
 
 

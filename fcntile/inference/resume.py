@@ -15,15 +15,19 @@ def resumable(parts: Parts) -> Iterator[list[int]]:
     """Give the signals that come; once one ends the run, say how to go on.
 
     Raises:
-        Stopped: after a signal, if there are finished parts.
+        Stopped: after a signal.
     """
     with caught_signals(PATIENCE) as signals:
         try:
             yield signals
         except (KeyboardInterrupt, SystemExit) as error:
             done = len(parts.windows) - len(parts.missing())
-            if not signals or not done:
+            if not signals:
                 raise
+            if not done:
+                raise Stopped(
+                    "stopped before the first part: nothing was written", signals[0]
+                ) from error
             raise Stopped(
                 f"stopped: {done} of {len(parts.windows)} parts are kept in {parts.folder}, and "
                 "the same command goes on from there",

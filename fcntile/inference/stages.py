@@ -83,7 +83,12 @@ class _End(Generic[T]):
 
 
 def ahead(
-    items: Generator[T, None, None], clock: Clock, *, empty: str, full: str
+    items: Generator[T, None, None],
+    clock: Clock,
+    *,
+    empty: str,
+    full: str,
+    stop: Callable[[], None] = lambda: None,
 ) -> Generator[T, None, None]:
     """Yield from `items`, run in a thread of its own that is up to two items ahead.
 
@@ -95,6 +100,7 @@ def ahead(
         clock: where waiting is counted.
         empty: name for the time that the consumer waits for `items`.
         full: name for the time that `items` wait for the consumer.
+        stop: called when the consumer stops, to end an item that is long in the making.
     """
     queue: Queue[T | _End[T]] = Queue(1)  # one in the queue, one in the making
     stopped = threading.Event()
@@ -125,6 +131,7 @@ def ahead(
             yield item
     finally:
         stopped.set()
+        stop()
         while thread.is_alive():
             try:
                 queue.get(timeout=0.05)

@@ -5,6 +5,7 @@ needs its overviews before its pixels). Only what reads back as the parts were w
 name.
 """
 
+import errno
 import os
 import shutil
 import xml.etree.ElementTree as ET
@@ -22,7 +23,7 @@ from rasterio.windows import Window
 from fcntile.errors import OptionError, OutputError
 from fcntile.raster.gdal import GDAL_ERRORS, files_of
 from fcntile.raster.outputs import Output
-from fcntile.raster.parts import BLOCK, Parts, cannot_write, named_crc, pixel_crc
+from fcntile.raster.parts import BLOCK, Parts, cannot_write, discard, named_crc, pixel_crc, sync
 
 SIDECARS = (".aux.xml", ".ovr", ".msk")
 FORMATS: dict[str, dict[str, Any]] = {
@@ -88,7 +89,7 @@ class Assembly:
             made = [self._make(output) for output in self._parts.outputs]
             for output, path in reversed(list(zip(self._parts.outputs, made, strict=True))):
                 _put(path, output.path)  # the mask, by which one knows, is the last
-            shutil.rmtree(self._parts.folder)
+            discard(self._parts.folder)
         except GDAL_ERRORS as error:
             raise cannot_write(self._parts.outputs[0].path, error) from error
 
@@ -107,8 +108,7 @@ class Assembly:
                 )
                 if pixel_crc(raster, here) != named_crc(self._parts.file(output, window)):
                     raise OSError("it does not read back as it was written")
-        with made.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(made)
         return made
 
     def _creation(self, output: Output) -> dict[str, Any]:
@@ -163,8 +163,22 @@ def _put(made: Path, path: Path) -> None:
         old, new = Path(f"{path}{suffix}"), Path(f"{made}{suffix}")
         old.unlink(missing_ok=True)  # of a mask that is being replaced
         if new.exists():
-            new.replace(old)
-    made.replace(path)
+            _move(new, old)
+    _move(made, path)
+    sync(path.parent)
+
+
+def _move(made: Path, path: Path) -> None:
+    """Rename a file, or copy it if its name is to be on another file system."""
+    try:
+        made.replace(path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        near = path.with_name(f".{path.name}.unfinished")
+        shutil.copyfile(made, near)
+        sync(near)
+        near.replace(path)
 
 
 def _try_options(folder: Path, driver: str, options: Mapping[str, Any], output: Output) -> None:
@@ -177,6 +191,10 @@ def _try_options(folder: Path, driver: str, options: Mapping[str, Any], output: 
     profile |= where | half
     with rasterio.open(trial, "w", dtype=output.dtype, nodata=output.nodata, **profile) as raster:
         steps = np.arange(side * side, dtype=output.dtype).reshape(side, side) % 200
+        if output.dtype == "float32":  # numbers of which every bit counts
+            steps /= 7
+        if output.is_half:
+            steps = steps.astype(np.float16).astype(np.float32)
         raster.write(np.broadcast_to(steps, (len(output.bands), side, side)))
         if output.classes:
             raster.write_colormap(1, {0: (0, 0, 0, 255)})

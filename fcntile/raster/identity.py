@@ -8,8 +8,9 @@ from typing import Any
 import rasterio
 from rasterio.windows import Window
 
-from fcntile.raster.gdal import files_of
+from fcntile.raster.gdal import files_of, is_local
 
+MADE_BY_VIEWERS = (".aux.xml", ".ovr")  # beside a raster that they show
 SAMPLES, SIDE = 4, 64  # windows along each axis, and their px
 
 
@@ -20,13 +21,18 @@ def identify(raster: rasterio.DatasetReader) -> dict[str, Any]:
     the pixels of a few windows. The header of a compressed GeoTIFF has the size of every block, so
     that four windows are enough: each may be a request.
     """
-    shape = {"width": raster.width, "height": raster.height, "bands": raster.count}
-    files = [Path(name) for name in files_of(raster)]
-    if files and all(path.is_file() for path in files):
-        stats = [path.stat() for path in files]
-        return {**shape, "files": [[s.st_size, s.st_mtime_ns] for s in stats]}
     header = raster.dtypes, raster.crs, raster.transform, raster.nodatavals, raster.mask_flag_enums
     crc = zlib.crc32(repr(header).encode())
+    facts = {
+        "width": raster.width,
+        "height": raster.height,
+        "bands": raster.count,
+        "header": f"{crc:08x}",
+    }
+    files = [Path(name) for name in files_of(raster) if not name.endswith(MADE_BY_VIEWERS)]
+    if is_local(raster) and all(path.is_file() for path in files):
+        stats = [path.stat() for path in files]
+        return {**facts, "files": [[s.st_size, s.st_mtime_ns] for s in stats]}
     sizes = _block_sizes(raster) if raster.compression else b""
     crc = zlib.crc32(sizes, crc)
     for row in range(SAMPLES):
@@ -34,7 +40,7 @@ def identify(raster: rasterio.DatasetReader) -> dict[str, Any]:
             y, x = raster.height * row // SAMPLES, raster.width * column // SAMPLES
             window = Window(x, y, min(SIDE, raster.width - x), min(SIDE, raster.height - y))
             crc = zlib.crc32(raster.read(window=window), crc)
-    return {**shape, "samples": f"{crc:08x}"}
+    return {**facts, "samples": f"{crc:08x}"}
 
 
 def _block_sizes(raster: rasterio.DatasetReader) -> bytes:

@@ -9,6 +9,7 @@ back from a process that dies, keeps a second process out.
 import json
 import logging
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 BLOCK = 256  # px; blocks of a part's files, and rows that are written and checked at a time
 MANIFEST, LOCK = "manifest.json", "lock"
+NAME = re.compile(r"([a-z]+)-(\d+)-(\d+)-[0-9a-f]{8}\.tif")  # output, row, column, CRC-32
 
 Facts = Mapping[str, Any]  # what a run is of, as JSON has it
 
@@ -65,10 +67,10 @@ def earlier_facts(output: Path) -> Facts:
 def _manifest(folder: Path) -> dict[str, Any]:
     """Return what a folder's manifest says; nothing if it cannot be read."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return {}
-    return manifest
+    return manifest if isinstance(manifest, dict) else {}
 
 
 class Parts:
@@ -84,8 +86,8 @@ class Parts:
         self.folder, self.outputs, self.windows = folder, outputs, windows
         self._files: dict[tuple[str, int, int], Path] = {}  # by output, row and column
         for path in folder.glob("*.tif"):
-            name, row, column, _ = path.stem.split("-")
-            self._files[name, int(row), int(column)] = path
+            if found := NAME.fullmatch(path.name):
+                self._files[found[1], int(found[2]), int(found[3])] = path
 
     def file(self, output: Output, window: Window) -> Path:
         """Return the file of a finished part."""
@@ -106,6 +108,23 @@ class Parts:
             self._files.pop(key).unlink()
         return len(damaged)
 
+    def narrow(self, windows: Sequence[Window]) -> bool:
+        """Cut the missing parts that are wider than those of another cut; tell whether any is.
+
+        Args:
+            windows: of the other cut, which has less memory.
+        """
+        rows, columns = (max(n) for n in zip(*((w.height, w.width) for w in windows), strict=True))
+        wide = [window for window in self.missing() if window.width > columns]
+        for window in wide:
+            for output in self.outputs:  # one of several may have been stored
+                if path := self._files.pop((output.name, window.row_off, window.col_off), None):
+                    path.unlink()
+        kept = [window for window in self.windows if window not in wide]
+        pieces = [piece for window in wide for piece in plan_parts(window, rows, columns)]
+        self.windows = sorted((*kept, *pieces), key=lambda w: (w.col_off, w.row_off))
+        return bool(wide)
+
     def add(self, paths: Sequence[Path]) -> None:
         """Take over finished files of a part, that `PartWriter` has written somewhere.
 
@@ -121,7 +140,7 @@ class Parts:
                 kept = path.replace(self.folder / path.name)
                 name, row, column, _ = path.stem.split("-")
                 self._files[name, int(row), int(column)] = kept
-            _sync(self.folder)
+            sync(self.folder)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
@@ -205,21 +224,30 @@ def _resumed(
         parts = Parts(folder, outputs, [Window(*window) for window in known["windows"]])
         if damaged := parts.forget_damaged():
             log.warning("%d file(s) in %s are damaged and will be made again", damaged, folder)
+        if parts.narrow(windows):
+            _write_manifest(folder, facts, parts.windows)
         return parts
     for path in folder.iterdir():
         if path.name != LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    cut = [window.flatten() for window in windows]
+    _write_manifest(folder, facts, windows)
+    return Parts(folder, outputs, windows)
+
+
+def _write_manifest(folder: Path, facts: Facts, windows: Sequence[Window]) -> None:
+    """Write what parts are of, and how they are cut; it appears only when it is whole.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    cut = [[int(n) for n in window.flatten()] for window in windows]
     written = folder / f".{MANIFEST}"
     try:
-        with written.open("w") as file:
-            json.dump({"facts": facts, "windows": cut}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        written.write_text(json.dumps({"facts": facts, "windows": cut}))
+        sync(written)
         written.replace(folder / MANIFEST)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    return Parts(folder, outputs, windows)
 
 
 def differences(before: Facts, now: Facts) -> str:
@@ -353,9 +381,17 @@ def _reads_back(path: Path) -> bool:
         return False
 
 
-def _sync(folder: Path) -> None:
-    """Bring a folder's names to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def discard(folder: Path) -> None:
+    """Remove a folder of parts: at once by name, so that half of it is never gone on with."""
+    gone = folder.with_name(f"{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file's content, or a folder's names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
