@@ -188,6 +188,7 @@ def test_two_processes_on_one_output(tall, tmp_path):
     first.wait()
 
 
+@pytest.mark.slow
 def test_an_error_keeps_what_is_finished(tall, tmp_path, reference):
     """The raster breaks off in the middle; then it is whole again."""
     out, image = tmp_path / "mask.tif", Path(tall)
@@ -204,6 +205,7 @@ def test_an_error_keeps_what_is_finished(tall, tmp_path, reference):
     assert out.read_bytes() == reference(tall)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_less_memory(make_raster, orthophoto, tmp_path):
     """Missing parts are cut anew; the bytes are those of any cut."""
     with rasterio.open(orthophoto) as raster:
@@ -219,6 +221,7 @@ def test_a_run_goes_on_with_less_memory(make_raster, orthophoto, tmp_path):
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_look_at_the_raster_is_no_change_of_it(tall, tmp_path, reference):
     out = tmp_path / "mask.tif"
     interrupted(tall, out)
@@ -227,6 +230,7 @@ def test_a_look_at_the_raster_is_no_change_of_it(tall, tmp_path, reference):
     assert out.read_bytes() == reference(tall)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_last_step_goes_on_over_its_own_output(tall, tmp_path, reference):
     """Killed between the rename of the mask and the end, it is not in its own way."""
     out, kept = tmp_path / "mask.tif", tmp_path / "kept"
