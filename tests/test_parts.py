@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -106,7 +107,9 @@ def test_after_kill_9_at_twenty_random_moments(tall, tmp_path, reference):
         assert not parts_folder(out).exists()
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sign", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_finishes_the_part_and_says_how_to_go_on(tall, tmp_path, reference, sign):
     out = tmp_path / "mask.tif"
     run = start_and_wait(tall, out)
@@ -144,22 +147,21 @@ def test_a_damaged_part_is_made_again(tall, tmp_path, reference):
     assert out.read_bytes() == reference(tall)
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        (["--overlap", "64"], "overlap was 32, not 64"),
-        (["--stitch", "crop"], 'stitch was "cosine", not "crop"'),
-        (["--threshold", "0.4"], "threshold was null"),
-        (["--probabilities", "p.tif"], "outputs was"),
-        (["--bounds", "500000 8999900 500100 9000000"], "window was"),
-    ],
-)
-def test_another_option_refuses_to_go_on(tall, tmp_path, more, words):
+def test_another_option_refuses_to_go_on(tall, tmp_path):
     out = tmp_path / "mask.tif"
     interrupted(tall, out, parts=1)
     kept = finished(out)
-    run = subprocess.run([*command(tall, out), *more], capture_output=True, text=True)
-    assert_refused(run, 6, words, "--restart")
+    for words, more in {
+        "overlap was 32, not 64": {"overlap": 64},
+        'stitch was "cosine", not "crop"': {"stitch": "crop"},
+        "threshold was null": {"threshold": 0.4},
+        "outputs was": {"products": {"probabilities": tmp_path / "p.tif"}},
+        "window was": {"bounds": (500_000, 8_999_900, 500_100, 9_000_000)},
+    }.items():
+        with pytest.raises(OutputError, match=f"{re.escape(words)}.*--restart"):
+            predict(tall, out, **{"tile": 256, "overlap": 32, **more})
+    run = subprocess.run([*command(tall, out), "--overlap", "64"], capture_output=True, text=True)
+    assert_refused(run, 6, "overlap was 32, not 64", "--restart")
     assert finished(out) == kept
 
 

@@ -87,7 +87,9 @@ def wide(make_raster, noise):
     return make_raster(np.repeat(noise(3, 1100, 3000), 8, axis=2), **options)
 
 
-@pytest.mark.parametrize(("classes", "bound"), [(2, 650e6), (21, 750e6)])
+@pytest.mark.parametrize(
+    ("classes", "bound"), [(21, 750e6), pytest.param(2, 650e6, marks=pytest.mark.slow)]
+)
 def test_the_memory_said_is_the_memory_kept_to(wide, make_model, tmp_path, classes, bound):
     model = make_model("probe", classes=classes)
     args = (wide, "-o", tmp_path / "narrow.tif", "--model", model, "--max-memory", int(bound))
