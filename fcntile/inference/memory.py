@@ -84,7 +84,7 @@ class Budget:
 
     def need(self, tiling: Tiling) -> Need:
         """Return the memory that a run with a grid takes."""
-        plan, side = self._plan, max(tiling.x.tile, tiling.y.tile)
+        plan, side = self._plan, tiling.tile
         on_cpu = plan.device.type == "cpu"
         batch = plan.batch_size * tiling.x.tile * tiling.y.tile
         logits = 4 * self._classes * batch

@@ -86,8 +86,12 @@ class Parts:
         self.folder, self.outputs, self.windows = folder, outputs, windows
         self._files: dict[tuple[str, int, int], Path] = {}  # by output, row and column
         for path in folder.glob("*.tif"):
-            if found := NAME.fullmatch(path.name):
-                self._files[found[1], int(found[2]), int(found[3])] = path
+            self._note(path)
+
+    def _note(self, path: Path) -> None:
+        """Take a file into account, if its name is that of a part's."""
+        if found := NAME.fullmatch(path.name):
+            self._files[found[1], int(found[2]), int(found[3])] = path
 
     def file(self, output: Output, window: Window) -> Path:
         """Return the file of a finished part."""
@@ -126,7 +130,7 @@ class Parts:
         return bool(wide)
 
     def add(self, paths: Sequence[Path]) -> None:
-        """Take over finished files of a part, that `PartWriter` has written somewhere.
+        """Take over finished files of a part, that `PartWriter` has written in the folder.
 
         Raises:
             OutputError: if they cannot be stored, or do not read back.
@@ -135,11 +139,8 @@ class Parts:
             for path in paths:
                 if not _reads_back(path):
                     raise OSError("it does not read back as it was written")
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-                kept = path.replace(self.folder / path.name)
-                name, row, column, _ = path.stem.split("-")
-                self._files[name, int(row), int(column)] = kept
+                sync(path)
+                self._note(path)
             sync(self.folder)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
@@ -176,7 +177,8 @@ def open_parts(
     Args:
         outputs: files that the run makes; the folder is beside the first.
         facts: what decides what is in them.
-        windows: of the parts. An earlier run's cut counts, whatever they are.
+        windows: of the parts. Of an earlier run's cut only missing parts that are wider are cut
+            anew.
         restart: forget the parts of an earlier run.
 
     Raises:
