@@ -32,7 +32,8 @@ from fcntile.raster.assembly import Assembly
 from fcntile.raster.gdal import bounded_cache, cache_bytes, open_raster
 from fcntile.raster.identity import identify
 from fcntile.raster.outputs import Output, check_output, class_values
-from fcntile.raster.parts import PartWriter, earlier_facts, open_parts, plan_parts
+from fcntile.raster.part_files import PartWriter
+from fcntile.raster.parts import earlier_facts, open_parts, plan_parts
 from fcntile.raster.reader import read_strips
 
 log = logging.getLogger(__name__)

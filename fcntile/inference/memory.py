@@ -23,7 +23,7 @@ from fcntile.models.footprint import pixel_bytes
 from fcntile.models.layers import prepared_bytes
 from fcntile.models.model_file import Model
 from fcntile.raster.gdal import cached_column_bytes
-from fcntile.raster.parts import BLOCK
+from fcntile.raster.part_files import BLOCK
 
 SHARE = 0.5  # of the memory that is free, unless the user says how much to take
 GPU_SHARE = 0.8  # of its free memory

@@ -23,7 +23,8 @@ from rasterio.windows import Window
 from fcntile.errors import OptionError, OutputError
 from fcntile.raster.gdal import GDAL_ERRORS, files_of
 from fcntile.raster.outputs import Output
-from fcntile.raster.parts import BLOCK, Parts, cannot_write, discard, named_crc, pixel_crc, sync
+from fcntile.raster.part_files import BLOCK, cannot_write, named_crc, pixel_crc, sync
+from fcntile.raster.parts import Parts, discard
 
 SIDECARS = (".aux.xml", ".ovr", ".msk")
 FORMATS: dict[str, dict[str, Any]] = {

@@ -8,29 +8,22 @@ back from a process that dies, keeps a second process out.
 
 import json
 import logging
-import os
 import re
 import shutil
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
-import rasterio
-from affine import Affine
-from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from fcntile.errors import OutputError
-from fcntile.raster.gdal import GDAL_ERRORS
 from fcntile.raster.outputs import Output
+from fcntile.raster.part_files import cannot_write, reads_back, sync
 
 log = logging.getLogger(__name__)
 
-BLOCK = 256  # px; blocks of a part's files, and rows that are written and checked at a time
 MANIFEST, LOCK = "manifest.json", "lock"
 NAME = re.compile(r"([a-z]+)-(\d+)-(\d+)-[0-9a-f]{8}\.tif")  # output, row, column, CRC-32
 
@@ -107,7 +100,7 @@ class Parts:
 
     def forget_damaged(self) -> int:
         """Remove the files that do not read back as they were written; return how many."""
-        damaged = [key for key, path in self._files.items() if not _reads_back(path)]
+        damaged = [key for key, path in self._files.items() if not reads_back(path)]
         for key in damaged:
             self._files.pop(key).unlink()
         return len(damaged)
@@ -137,7 +130,7 @@ class Parts:
         """
         try:
             for path in paths:
-                if not _reads_back(path):
+                if not reads_back(path):
                     raise OSError("it does not read back as it was written")
                 sync(path)
                 self._note(path)
@@ -262,144 +255,9 @@ def differences(before: Facts, now: Facts) -> str:
     )
 
 
-class PartWriter:
-    """The files of one part in the making: `write` rows from the top, then `finish`.
-
-    Args:
-        folder: where to make them.
-        outputs: what to make.
-        window: of the part.
-    """
-
-    def __init__(self, folder: Path, outputs: Sequence[Output], window: Window) -> None:
-        self._folder, self._window = folder, window
-        self._files = [_PartFile(folder, output, window) for output in outputs]
-        self.rows = 0  # received so far
-
-    def write(self, rows: Sequence[NDArray[np.generic]]) -> None:
-        """Append rows.
-
-        Args:
-            rows: (bands, any number, width) of each output, in its dtype.
-
-        Raises:
-            OutputError: if they cannot be written, with GDAL's reason.
-        """
-        try:
-            for file, array in zip(self._files, rows, strict=True):
-                file.write(array)
-        except GDAL_ERRORS as error:
-            raise cannot_write(self._folder, error) from error
-        self.rows += rows[0].shape[1]
-
-    def finish(self) -> list[Path]:
-        """Close the files and return them, named by what they hold.
-
-        Raises:
-            OutputError: if they cannot be written, or rows are missing.
-        """
-        assert self.rows == self._window.height, "rows are missing"
-        try:
-            return [file.finish() for file in self._files]
-        except GDAL_ERRORS as error:
-            raise cannot_write(self._folder, error) from error
-
-
-class _PartFile:
-    """One GeoTIFF of a part, each block of which is written once."""
-
-    def __init__(self, folder: Path, output: Output, window: Window) -> None:
-        self._name = f"{output.name}-{window.row_off}-{window.col_off}"
-        self._height, self._width = int(window.height), int(window.width)
-        self._path = folder / f"{self._name}.unfinished"
-        options = {"nbits": 16} if output.is_half else {}
-        try:
-            self._file = rasterio.open(
-                self._path,
-                "w",
-                driver="GTiff",
-                width=self._width,
-                height=self._height,
-                count=len(output.bands),
-                dtype=output.dtype,
-                tiled=True,
-                blockxsize=BLOCK,
-                blockysize=BLOCK,
-                interleave="band",
-                compress="zstd",
-                zstd_level=1,
-                bigtiff="IF_SAFER",
-                # where it lies, in px; one more, as rasterio remarks on the identity
-                transform=Affine(1, 0, window.col_off + 1, 0, -1, -window.row_off),
-                **options,
-            )
-        except GDAL_ERRORS as error:
-            raise cannot_write(folder, error) from error
-        self._filled = np.empty((len(output.bands), BLOCK, self._width), output.dtype)
-        self._row = self._crc = 0
-
-    def write(self, rows: NDArray[np.generic]) -> None:
-        assert rows.dtype == self._filled.dtype, "numpy would wrap values without a word"
-        while rows.shape[1]:
-            used = self._row % BLOCK
-            taken = min(rows.shape[1], BLOCK - used)
-            self._filled[:, used : used + taken] = rows[:, :taken]
-            self._row += taken
-            rows = rows[:, taken:]
-            if self._row % BLOCK == 0 or self._row == self._height:
-                self._flush(used + taken)
-
-    def _flush(self, height: int) -> None:
-        block = np.ascontiguousarray(self._filled[:, :height])
-        self._crc = zlib.crc32(block.data, self._crc)
-        self._file.write(block, window=Window(0, self._row - height, self._width, height))
-
-    def finish(self) -> Path:
-        self._file.close()
-        return self._path.replace(self._path.with_name(f"{self._name}-{self._crc:08x}.tif"))
-
-
-def pixel_crc(raster: rasterio.DatasetReader, window: Window) -> int:
-    """Return the CRC-32 of the pixels in a window, as the names of part files have it."""
-    crc = 0
-    for row in range(0, int(window.height), BLOCK):
-        height = min(BLOCK, int(window.height) - row)
-        here = Window(window.col_off, window.row_off + row, window.width, height)
-        crc = zlib.crc32(raster.read(window=here), crc)
-    return crc
-
-
-def named_crc(path: Path) -> int:
-    """Return the CRC-32 of its pixels that the name of a part's file says."""
-    return int(path.stem.rsplit("-", 1)[1], 16)
-
-
-def _reads_back(path: Path) -> bool:
-    """Tell whether a part's file has the pixels that were put there."""
-    try:
-        with rasterio.open(path) as part:
-            return pixel_crc(part, Window(0, 0, part.width, part.height)) == named_crc(path)
-    except GDAL_ERRORS:
-        return False
-
-
 def discard(folder: Path) -> None:
     """Remove a folder of parts: at once by name, so that half of it is never gone on with."""
     gone = folder.with_name(f"{folder.name}.gone")
     shutil.rmtree(gone, ignore_errors=True)
     folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Bring a file's content, or a folder's names, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def cannot_write(path: Path, error: Exception) -> OutputError:
-    """Return the error for a file that cannot be written, with GDAL's reason."""
-    return OutputError(f"cannot write {path} (is the disk full?): {error.__cause__ or error}")

@@ -16,7 +16,8 @@ from fcntile.errors import OutputError
 from fcntile.raster.assembly import Assembly
 from fcntile.raster.gdal import open_raster
 from fcntile.raster.outputs import NODATA, Output, mask_dtype
-from fcntile.raster.parts import PartWriter, open_parts, parts_folder, plan_parts
+from fcntile.raster.part_files import PartWriter
+from fcntile.raster.parts import open_parts, parts_folder, plan_parts
 
 CLASSES = [(0, "meadow", (0, 128, 0)), (1, "lake", (0, 0, 255)), (2, "road", (90, 90, 90))]
 
