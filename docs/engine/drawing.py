@@ -91,7 +91,7 @@ def pixels_way(ax):
     stage(ax, 660, 230, "3  write", "the calling thread", BANDS[2], holds)
     box(ax, 670, 550, 210, 34, "finished rows: class values", WRITE)
     arrow(ax, (775, 550), (775, 532))
-    box(ax, 670, 484, 210, 48, "part files in mask.tif.parts/\nread back, fsync, rename", DONE)
+    box(ax, 670, 484, 210, 48, "part files in mask.tif.parts/\nrename, read back, fsync", DONE)
     arrow(ax, (700, 484), (700, 454))
     text(ax, 708, 476, "when all are there", color=PALE)
     box(ax, 670, 406, 210, 48, "whole file: mask.tif\nread back, fsync, rename", WRITE)

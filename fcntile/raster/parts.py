@@ -1,9 +1,9 @@
 """Finished parts of a run, in a folder beside its output, so that no work is lost.
 
 A part is a window of the raster, as small GeoTIFFs, one for each output. A file gets its name only
-when it is whole and on the disk, and the name ends with the CRC-32 of its pixels: what does not
-read back so, is not there. A manifest says what the parts are of; a lock, which the system takes
-back from a process that dies, keeps a second process out.
+when it is whole, and the name ends with the CRC-32 of its pixels: what does not read back so, after
+a power cut for one, is not there. A manifest says what the parts are of; a lock, which the system
+takes back from a process that dies, keeps a second process out.
 """
 
 import json
