@@ -16,6 +16,7 @@ from fcntile.errors import OptionError
 from fcntile.inference import cluster
 from fcntile.inference.blend import Rows, blend, empty_rows
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
+from fcntile.inference.crew import choose_crew
 from fcntile.inference.devices import available_cpus, make_plan, peak_rss
 from fcntile.inference.engine import Engine, Tile
 from fcntile.inference.forecast import Forecast, forecast
@@ -160,7 +161,7 @@ def predict(
     paths = {"mask": Path(output)} | {name: Path(p) for name, p in (products or {}).items()}
     if len({path.resolve() for path in paths.values()}) < len(paths):
         raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
-    crew = None if dry_run else cluster.choose_crew(workers, scheduler)
+    crew = None if dry_run else choose_crew(workers, scheduler)
     plan = (crew.make_plan if crew else make_plan)(device, precision, batch_size, threads)
     known = {} if restart else earlier_facts(Path(output))
     for path in paths.values():

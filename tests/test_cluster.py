@@ -19,7 +19,8 @@ from rasterio.windows import Window
 from refusals import assert_refused
 
 from fcntile.errors import InputError, OptionError
-from fcntile.inference import cluster
+from fcntile.inference import cluster, connection
+from fcntile.inference.crew import Crew
 from fcntile.inference.memory import resident_bytes
 from fcntile.inference.stretches import Stretches
 from fcntile.predict import predict
@@ -216,7 +217,7 @@ def test_a_worker_of_another_version_is_refused(scene, tmp_path, scheduler, monk
 
 def test_no_scheduler_is_said_in_one_sentence(scene, tmp_path, monkeypatch):
     image, model, _ = scene
-    monkeypatch.setattr(cluster, "CONNECTING", 1)
+    monkeypatch.setattr(connection, "CONNECTING", 1)
     for nowhere in ("tcp://127.0.0.1:1", "nonsense://"):
         with pytest.raises(InputError, match=f"no Dask scheduler answers at {nowhere}"):
             predict(image, tmp_path / "m.tif", model=model, scheduler=nowhere)
@@ -231,7 +232,7 @@ def test_options_that_cannot_be(scene, tmp_path):
 
 
 def test_threads_and_memory_are_shared_among_local_workers():
-    crew = cluster.Crew(2, None)
+    crew = Crew(2, None)
     assert crew.make_plan("cpu", "auto", None, 5).threads == 2
     assert crew.make_plan("cpu", "auto", None, 1).threads == 1
     assert crew.memory(8e9) == pytest.approx((8e9 - resident_bytes()) / 2, rel=0.01)
@@ -281,8 +282,11 @@ def test_a_lost_scheduler_is_said_and_costs_no_finished_part(scene, tmp_path, sm
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_workers_soon_and_keeps_what_is_finished(scene, tmp_path, number):
-    image, _, _ = scene
-    out = tmp_path / "mask.tif"
+    image, out = tmp_path / "tall.tif", tmp_path / "mask.tif"
+    with rasterio.open(scene[0]) as once:
+        pixels, profile = np.tile(once.read(), (1, 6, 1)), once.profile
+    with rasterio.open(image, "w", **profile | {"height": pixels.shape[1]}) as raster:
+        raster.write(pixels)
     run = subprocess.Popen(
         [*FCNTILE, image, "-o", out, "--workers", "2", "--tile", "512", "--overlap", "128"],
         stderr=subprocess.PIPE,
@@ -298,4 +302,4 @@ def test_a_signal_ends_workers_soon_and_keeps_what_is_finished(scene, tmp_path, 
     assert time.monotonic() - start < 10
     assert run.returncode == 128 + number and "Traceback" not in said
     assert said.strip().splitlines()[-1].startswith("Error: stopped: ")
-    assert parts_folder(out).exists() and not out.exists()
+    assert list(parts_folder(out).glob("*.tif")) and not out.exists()

@@ -145,6 +145,10 @@ def predict(as_json: bool, progress: str | None, **values: Any) -> None:
       fcntile predict s3://bucket/scene.tif -o mask.tif --model roofs.safetensors
       fcntile predict rgbn.tif -o mask.tif -b 1 -b 2 -b 3 --co COMPRESS=ZSTD
     """
+    if values["workers"]:
+        from fcntile.inference.local_workers import start_importing
+
+        start_importing("fcntile.predict")
     from fcntile.predict import predict
 
     products = {name: path for name in PRODUCTS if (path := values.pop(name))}

@@ -1,0 +1,73 @@
+"""The connection to a Dask scheduler, and who works for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fcntile.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECTING = 10  # seconds that a scheduler has to answer
+PACKAGES = ("fcntile", "torch")  # whose versions decide the bits
+
+
+@contextmanager
+def connection(address: str) -> Iterator["Client"]:
+    """Connect to a scheduler.
+
+    Raises:
+        InputError: if it does not answer.
+    """
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECTING, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address}: {error or 'no reason is known'}"
+        ) from error
+    with client:
+        yield client
+
+
+def lost(client: "Client", why: object) -> InputError:
+    """Return what a run ends with that loses its scheduler."""
+    return InputError(
+        f"lost the scheduler at {client.scheduler.address} ({why}): finished parts are kept, and "
+        "the same command goes on from there"
+    )
+
+
+def workers_of(client: "Client", known: set[str]) -> list[str]:
+    """Return the addresses of the workers that are there; remarks on the first without one.
+
+    Args:
+        client: connected.
+        known: those that are as they should be; new ones are looked at, and added.
+
+    Raises:
+        InputError: if the scheduler is lost, or a new worker has other versions.
+    """
+    try:
+        workers = sorted(client.nthreads())
+        if new := set(workers) - known:
+            _check_versions(client, new)
+            known |= new
+    except OSError as error:
+        raise lost(client, error) from error
+    return workers
+
+
+def _check_versions(client: "Client", workers: set[str]) -> None:
+    versions = client.get_versions(packages=PACKAGES)
+    here = versions["client"]["packages"]
+    for worker in workers & set(versions["workers"]):
+        there = versions["workers"][worker]["packages"]
+        for name in PACKAGES:
+            if there.get(name) != here.get(name):
+                raise OptionError(
+                    f"the worker at {worker} has {name} {there.get(name)}, not {here.get(name)} "
+                    "as here: install the same, or bits would differ"
+                )
