@@ -105,12 +105,16 @@ class Engine:
         if self.plan.device.type == "cpu":
             torch.set_num_threads(1)  # of this thread: what it computes shares CPUs with workers
         waiting: deque[tuple[Batch, Future[Inferred | None]]] = deque()
-        for batch in _batches(strips, tiling, block, self.plan.batch_size):
-            waiting.append((batch, self._pool.submit(self._forward, batch)))
-            if len(waiting) > self.plan.workers:
+        try:
+            for batch in _batches(strips, tiling, block, self.plan.batch_size):
+                waiting.append((batch, self._pool.submit(self._forward, batch)))
+                if len(waiting) > self.plan.workers:
+                    yield from _tiles(*waiting.popleft())
+            while waiting:
                 yield from _tiles(*waiting.popleft())
-        while waiting:
-            yield from _tiles(*waiting.popleft())
+        finally:
+            for _, given_up in waiting:  # at the end of a run that is interrupted
+                given_up.cancel()
 
     @torch.inference_mode()
     def _forward(self, batch: Batch) -> Inferred | None:
