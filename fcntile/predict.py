@@ -206,6 +206,8 @@ def predict(
         outputs = outputs_of(job, loaded, paths, facts)
         windows = plan_parts(extent, part_rows(layout.columns), layout.columns)
         if dry_run:
+            if workers or scheduler:
+                log.warning("this is the forecast for one process here, without any workers")
             walker = Walker(job, loaded, raster, outputs, clock)
             return forecast(walker, layout, extent, windows, stitch, card.name)
         parts = stack.enter_context(open_parts(outputs, facts, windows, restart=restart))

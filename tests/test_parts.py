@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from refusals import assert_refused
 
 from fcntile.errors import InputError, OutputError
 from fcntile.inference.memory import resident_bytes
 from fcntile.predict import predict
-from fcntile.raster.parts import parts_folder
+from fcntile.raster.parts import WHOLE, parts_folder
 
 FCNTILE = [sys.executable, "-m", "fcntile", "predict"]
 
@@ -134,6 +135,32 @@ def interrupted(image, out, parts=2):
     run.wait()
 
 
+def test_a_signal_ends_the_last_step_too(tmp_path):
+    """GDAL, which puts the parts together, knows nothing of signals."""
+    image, out = tmp_path / "empty.tif", tmp_path / "mask.tif"
+    profile = {"width": 15000, "height": 15000, "count": 3, "dtype": "uint8", "nodata": 0}
+    profile |= {"transform": Affine(1, 0, 9, 0, -1, 0), "tiled": True, "sparse_ok": True}
+    with rasterio.open(image, "w", driver="GTiff", **profile):
+        pass
+    with Path(f"{out}.said").open("w") as said:
+        run = subprocess.Popen(command(image, out), stderr=said)
+    while not (parts_folder(out) / WHOLE / "mask" / out.name).exists():
+        assert run.poll() is None
+        time.sleep(0.01)
+    asked = time.monotonic()
+    run.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    run.send_signal(signal.SIGTERM)  # now, not when it is whole
+    assert run.wait(30) == 128 + signal.SIGTERM
+    assert time.monotonic() - asked < 3
+    assert "the same command goes on from there" in Path(f"{out}.said").read_text()
+    assert not out.exists()
+    summary = json.loads(subprocess.check_output([*command(image, out), "--json"]))
+    assert summary["resumed_parts"] == summary["parts"]
+    with rasterio.open(out) as mask:
+        assert mask.read(1, out_shape=(100, 100)).min() == 255
+
+
 def test_a_damaged_part_is_made_again(tall, tmp_path, reference):
     out = tmp_path / "mask.tif"
     interrupted(tall, out, parts=3)
@@ -179,6 +206,17 @@ def test_another_raster_or_model_refuses_and_restart_begins_anew(
     summary = predict(tall, out, tile=256, overlap=32, restart=True)
     assert summary.resumed_parts == 0
     assert out.read_bytes() == reference(tall)
+
+
+def test_files_of_others_are_left_alone(orthophoto, tmp_path):
+    out = tmp_path / "mask.tif"
+    parts_folder(out).mkdir()
+    precious = parts_folder(out) / "notes.txt"
+    precious.write_text("precious")
+    for restart in (False, True):
+        with pytest.raises(OutputError, match=r"notes\.txt, which is none: move"):
+            predict(orthophoto, out, restart=restart)
+    assert list(parts_folder(out).iterdir()) == [precious]
 
 
 def test_two_processes_on_one_output(tall, tmp_path):

@@ -1,6 +1,7 @@
 """The command group: verbosity, and errors as one line with an exit code."""
 
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -17,7 +18,7 @@ from fcntile.cli.inspect import inspect
 from fcntile.cli.models import models
 from fcntile.cli.predict import predict
 from fcntile.cli.train import train
-from fcntile.errors import NOTE, FcntileError, OutOfMemoryError
+from fcntile.errors import NOTE, FcntileError, OutOfMemoryError, Stopped
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
 
@@ -36,6 +37,13 @@ class Group(click.Group):
         """Run a command; turn what fcntile raises on purpose into a message and an exit code."""
         try:
             return super().invoke(ctx)
+        except Stopped as error:
+            from fcntile.raster.gdal import works_on
+
+            if not works_on():
+                raise failure(str(error), error.exit_code) from error
+            failure(str(error), error.exit_code).show()
+            os._exit(error.exit_code)
         except FcntileError as error:
             raise failure(str(error), error.exit_code) from error
         except MemoryError as error:

@@ -21,10 +21,10 @@ from rasterio.control import GroundControlPoint
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError, OutputError
-from fcntile.raster.gdal import GDAL_ERRORS, files_of
+from fcntile.raster.gdal import GDAL_ERRORS, files_of, in_background
 from fcntile.raster.outputs import Output
 from fcntile.raster.part_files import BLOCK, cannot_write, named_crc, pixel_crc, sync
-from fcntile.raster.parts import Parts, discard
+from fcntile.raster.parts import WHOLE, Parts, discard
 
 SIDECARS = (".aux.xml", ".ovr", ".msk")
 FORMATS: dict[str, dict[str, Any]] = {
@@ -62,7 +62,7 @@ class Assembly:
         self._parts, self._like, self._extent, self._driver = parts, like, extent, driver
         self._options = {"bigtiff": "IF_SAFER", "num_threads": threads}
         self._given = {key.lower(): value for key, value in (creation_options or {}).items()}
-        self._folder = parts.folder / "whole"
+        self._folder = parts.folder / WHOLE
         inputs = {Path(name).resolve() for name in files_of(like)}
         try:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -100,7 +100,8 @@ class Assembly:
         folder.mkdir()
         made = folder / output.path.name
         whole = self._mosaic(folder, output)
-        rasterio.shutil.copy(whole, made, driver=self._driver, **self._creation(output))
+        options = self._creation(output)
+        in_background(lambda: rasterio.shutil.copy(whole, made, driver=self._driver, **options))
         top, left = self._extent.row_off, self._extent.col_off
         with rasterio.open(made) as raster:
             for window in self._parts.windows:

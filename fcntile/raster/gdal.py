@@ -4,7 +4,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -135,6 +136,35 @@ def open_file(path: str) -> rasterio.DatasetReader:
         raster.close()
         raise InputError(f"{path} has no bands itself; choose one of its datasets: {inside}")
     return raster
+
+
+IN_BACKGROUND = "fcntile-gdal"
+
+
+def in_background(work: Callable[[], object]) -> None:
+    """Do a long piece of GDAL's work, during which Python may still obey a signal.
+
+    What a signal ends is the wait: GDAL itself cannot be stopped, and works on until the process
+    ends (`works_on`).
+    """
+    done: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # it is raised where one waits for it
+            done.set_exception(error)
+
+    threading.Thread(target=run, name=IN_BACKGROUND, daemon=True).start()
+    done.result()
+
+
+def works_on() -> bool:
+    """Tell whether GDAL is at work that nobody waits for any more.
+
+    To end a process in good order, which unloads GDAL, could crash it then.
+    """
+    return any(thread.name == IN_BACKGROUND for thread in threading.enumerate())
 
 
 def _reading(threads: int) -> dict[str, float]:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 MANIFEST, LOCK = "manifest.json", "lock"
 NAME = re.compile(r"([a-z]+)-(\d+)-(\d+)-[0-9a-f]{8}\.tif")  # output, row, column, CRC-32
+WHOLE = "whole"  # folder of outputs in the making
+OURS = re.compile(rf"{NAME.pattern}|.+\.unfinished|\.?{re.escape(MANIFEST)}|{LOCK}|{WHOLE}|\.nfs.+")
 
 Facts = Mapping[str, Any]  # what a run is of, as JSON has it
 
@@ -181,12 +183,19 @@ def open_parts(
     folder = parts_folder(outputs[0].path)
     try:
         folder.mkdir(exist_ok=True)
+        if foreign := [path for path in folder.iterdir() if not OURS.fullmatch(path.name)]:
+            raise OutputError(
+                f"{folder} is to hold parts, but there is {foreign[0].name}, which is none: move "
+                "it away, or choose another output"
+            )
         lock = filelock.FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except filelock.Timeout as error:
         raise OutputError(
             f"another fcntile is writing {outputs[0].path} now, its parts are in {folder}"
         ) from error
+    except OutputError:
+        raise
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
