@@ -151,7 +151,7 @@ class Blender:
 
         if left is not None:
             junction = logits[:, :, : x.ramp]
-            junction.copy_(torch.lerp(left, junction, self._up[x.ramp]))
+            torch.lerp(left, junction, self._up[x.ramp], out=junction)
         self._left = logits[:, :, x_done - x0 :]
         first, stop = max(x0, columns.start), min(x_done, columns.stop)
         if first >= stop:
@@ -163,7 +163,7 @@ class Blender:
             self._above = torch.zeros(open_ones, device=self._device)
         if tile.row > self._block.rows[0]:
             junction, up = logits[:, : y.ramp], self._up[y.ramp][:, None]
-            junction.copy_(torch.lerp(self._above[:, :, here], junction, up))
+            torch.lerp(self._above[:, :, here], junction, up, out=junction)
         if tile.row < self._block.rows[-1]:
             self._above[:, :, here] = logits[:, y_done - y0 :]
         if wanted.start >= wanted.stop:
