@@ -13,10 +13,11 @@ import rasterio
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError
-from fcntile.inference import cluster
 from fcntile.inference.blend import Rows, blend, empty_rows
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
-from fcntile.inference.crew import choose_crew
+from fcntile.inference.cluster.client import Tally, have_parts_made
+from fcntile.inference.cluster.crew import choose_crew
+from fcntile.inference.cluster.worker import Order
 from fcntile.inference.devices import available_cpus, make_plan, peak_rss
 from fcntile.inference.engine import Engine, Tile
 from fcntile.inference.forecast import Forecast, forecast
@@ -26,7 +27,6 @@ from fcntile.inference.products import make_products
 from fcntile.inference.provenance import facts_of, outputs_of
 from fcntile.inference.resume import resumable
 from fcntile.inference.stages import Clock, Tap, ahead
-from fcntile.inference.worker import Order
 from fcntile.models.model_file import Model, load_model
 from fcntile.raster.area import Area, bounds_window
 from fcntile.raster.assembly import Assembly
@@ -222,12 +222,12 @@ def predict(
             creation_options=creation_options,
             threads=threads or available_cpus(),
         )
-        tally: cluster.Tally | Walker
+        tally: Tally | Walker
         with resumable(parts) as signals:
             if crew:
                 cache = cache_bytes(raster, min(layout.columns, raster.width))
                 order = Order(Walker, job, tuple(outputs), facts, cache)
-                tally = cluster.run(crew, order, parts, signals, clock, progress)
+                tally = have_parts_made(crew, order, parts, signals, clock, progress)
             else:
                 walker = Walker(job, loaded, raster, outputs, clock, progress)
                 tally = walker

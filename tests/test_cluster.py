@@ -19,10 +19,10 @@ from rasterio.windows import Window
 from refusals import assert_refused
 
 from fcntile.errors import InputError, OptionError
-from fcntile.inference import cluster, connection
-from fcntile.inference.crew import Crew
+from fcntile.inference.cluster import connection
+from fcntile.inference.cluster.crew import Crew
+from fcntile.inference.cluster.stretches import Stretches
 from fcntile.inference.memory import resident_bytes
-from fcntile.inference.stretches import Stretches
 from fcntile.predict import predict
 from fcntile.raster.parts import parts_folder, plan_parts
 
@@ -58,7 +58,7 @@ def small_parts(monkeypatch):
 @contextmanager
 def process(*command):
     """Run a process of Dask's on this code, until the test is over."""
-    env = {**os.environ, "PYTHONPATH": str(Path(cluster.__file__).parents[2])}
+    env = {**os.environ, "PYTHONPATH": str(Path(connection.__file__).parents[3])}
     started = subprocess.Popen([sys.executable, "-m", *command], env=env)
     try:
         yield started

@@ -146,7 +146,7 @@ def predict(as_json: bool, progress: str | None, **values: Any) -> None:
       fcntile predict rgbn.tif -o mask.tif -b 1 -b 2 -b 3 --co COMPRESS=ZSTD
     """
     if values["workers"]:
-        from fcntile.inference.local_workers import start_importing
+        from fcntile.inference.cluster.local_workers import start_importing
 
         start_importing("fcntile.predict")
     from fcntile.predict import predict

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PRELOAD = "fcntile.inference.worker"
+PRELOAD = "fcntile.inference.cluster.worker"
 
 
 def start_importing(walker: str) -> None:

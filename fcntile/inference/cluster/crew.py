@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from fcntile.errors import NOTE, OptionError
-from fcntile.inference.connection import connection, workers_of
+from fcntile.inference.cluster.connection import connection, workers_of
+from fcntile.inference.cluster.worker import survey
 from fcntile.inference.devices import Plan, make_plan
 from fcntile.inference.memory import default_bound, resident_bytes
-from fcntile.inference.worker import survey
 
 log = logging.getLogger(__name__)
 

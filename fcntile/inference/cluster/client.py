@@ -1,8 +1,7 @@
-"""Parts made by the workers of a Dask cluster: on this machine, or wherever Dask runs.
+"""Give parts out to workers as tasks, and take their files back.
 
-Parts are tasks, and their files come back as bytes, so workers need no shared folder to write to.
-Dask keeps account of workers and gives the parts of a lost one to another. Whatever worker makes a
-part, its bytes are the same.
+Files come back as bytes, so workers need no shared folder to write to. Dask keeps account of workers
+and gives the parts of a lost one to another. Whatever worker makes a part, its bytes are the same.
 """
 
 import asyncio
@@ -19,13 +18,13 @@ from typing import TYPE_CHECKING
 from rasterio.windows import Window
 
 from fcntile.errors import NOTE, OutOfMemoryError
-from fcntile.inference.connection import connection, lost, workers_of
-from fcntile.inference.crew import Crew
+from fcntile.inference.cluster.connection import connection, lost, workers_of
+from fcntile.inference.cluster.crew import Crew
+from fcntile.inference.cluster.local_workers import local_client
+from fcntile.inference.cluster.stretches import Stretch, Stretches
+from fcntile.inference.cluster.worker import Made, Order, clear_up, make_part
 from fcntile.inference.job import union, walks
-from fcntile.inference.local_workers import local_client
 from fcntile.inference.stages import Clock
-from fcntile.inference.stretches import Stretch, Stretches
-from fcntile.inference.worker import Made, Order, clear_up, make_part
 from fcntile.raster.parts import Parts
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Tally:
     skipped: int = 0
 
 
-def run(
+def have_parts_made(
     crew: Crew,
     order: Order,
     parts: Parts,
@@ -58,7 +57,7 @@ def run(
     clock: Clock,
     progress: Callable[[int, int], None],
 ) -> Tally:
-    """Have the missing parts made.
+    """Have the missing parts of a run made by workers.
 
     Args:
         crew: who makes them.
