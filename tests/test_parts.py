@@ -229,7 +229,7 @@ def test_two_processes_on_one_output(tall, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_keeps_what_is_finished(tall, tmp_path, reference):
+def test_an_error_keeps_what_is_finished(tall, tmp_path, reference, caplog):
     """The raster breaks off in the middle; then it is whole again."""
     out, image = tmp_path / "mask.tif", Path(tall)
     whole, stat = image.read_bytes(), image.stat()
@@ -239,6 +239,7 @@ def test_an_error_keeps_what_is_finished(tall, tmp_path, reference):
     with pytest.raises(InputError, match="cannot read rows"):
         predict(tall, out, tile=256, overlap=32)
     assert finished(out)
+    assert f"{len(finished(out))} of 8 parts are kept" in caplog.text
     image.write_bytes(whole)
     os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert predict(tall, out, tile=256, overlap=32).resumed_parts > 0

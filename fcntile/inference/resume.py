@@ -1,18 +1,21 @@
 """A run that is ended goes on from its parts: here is who says so."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fcntile.errors import Stopped
+from fcntile.errors import NOTE, FcntileError, Stopped
 from fcntile.inference.signals import caught_signals
 from fcntile.raster.parts import Parts
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 8  # seconds that a part may still take after a signal
 
 
 @contextmanager
 def resumable(parts: Parts) -> Iterator[list[int]]:
-    """Give the signals that come; once one ends the run, say how to go on.
+    """Give the signals that come; once one or an error ends the run, say how to go on.
 
     Raises:
         Stopped: after a signal.
@@ -20,16 +23,23 @@ def resumable(parts: Parts) -> Iterator[list[int]]:
     with caught_signals(PATIENCE) as signals:
         try:
             yield signals
+        except FcntileError:
+            if kept := _kept(parts):
+                log.log(NOTE, "%s", kept)
+            raise
         except (KeyboardInterrupt, SystemExit) as error:
-            done = len(parts.windows) - len(parts.missing())
             if not signals:
                 raise
-            if not done:
-                raise Stopped(
-                    "stopped before the first part: nothing was written", signals[0]
-                ) from error
-            raise Stopped(
-                f"stopped: {done} of {len(parts.windows)} parts are kept in {parts.folder}, and "
-                "the same command goes on from there",
-                signals[0],
-            ) from error
+            kept = _kept(parts) or "no part was finished"
+            raise Stopped(f"stopped: {kept}", signals[0]) from error
+
+
+def _kept(parts: Parts) -> str:
+    """Return what there is to go on from; empty if there is nothing."""
+    done = len(parts.windows) - len(parts.missing())
+    if not done:
+        return ""
+    return (
+        f"{done} of {len(parts.windows)} parts are kept in {parts.folder}, and the same command "
+        "goes on from there"
+    )

@@ -35,8 +35,7 @@ def connection(address: str) -> Iterator["Client"]:
 def lost(client: "Client", why: object) -> InputError:
     """Return what a run ends with that loses its scheduler."""
     return InputError(
-        f"lost the scheduler at {client.scheduler.address} ({why}): finished parts are kept, and "
-        "the same command goes on from there"
+        f"lost the scheduler at {client.scheduler.address} ({why}): see that it runs, and go on"
     )
 
 
