@@ -17,7 +17,7 @@ import rasterio
 from affine import Affine
 from refusals import assert_refused
 
-from fcntile.errors import InputError, OutputError
+from fcntile.errors import NOTE, InputError, OutputError
 from fcntile.inference.memory import resident_bytes
 from fcntile.predict import predict
 from fcntile.raster.parts import WHOLE, parts_folder
@@ -231,6 +231,7 @@ def test_two_processes_on_one_output(tall, tmp_path):
 @pytest.mark.slow
 def test_an_error_keeps_what_is_finished(tall, tmp_path, reference, caplog):
     """The raster breaks off in the middle; then it is whole again."""
+    caplog.set_level(NOTE)
     out, image = tmp_path / "mask.tif", Path(tall)
     whole, stat = image.read_bytes(), image.stat()
     hole = len(whole) * 2 // 3

@@ -1,7 +1,8 @@
 """Give parts out to workers as tasks, and take their files back.
 
-Files come back as bytes, so workers need no shared folder to write to. Dask keeps account of workers
-and gives the parts of a lost one to another. Whatever worker makes a part, its bytes are the same.
+Files come back as bytes, so workers need no shared folder to write to. Dask keeps account of
+workers, and gives the parts of a lost one to another. Whatever worker makes a part, its bytes are
+the same.
 """
 
 import asyncio
