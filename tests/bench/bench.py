@@ -1,6 +1,6 @@
 """Compare whole programs side by side and print Markdown tables.
 
-    python tests/bench/bench.py [speed|size|memory|empty|all] [options]
+    python tests/bench/bench.py [speed|size|memory|empty|workers|all] [options]
 
 README.md says what each section measures and how long it takes.
 """
@@ -14,9 +14,10 @@ import empty
 import memory
 import size
 import speed
+import workers
 from report import Report, machine, software
 
-SECTIONS = {"speed": speed, "size": size, "memory": memory, "empty": empty}
+SECTIONS = {"speed": speed, "size": size, "memory": memory, "empty": empty, "workers": workers}
 
 
 def names(text):

@@ -10,6 +10,7 @@ FORWARDS = {  # predict's wall seconds over those of forward only, at most
 BLENDING = {"probe": 3.0, "bundled": 1.5, "fcn8s": 1.2}  # the fastest peer's over predict's
 GEODEEP = {"probe": 2.0, "bundled": 1.0, "fcn8s": 1.0}
 MEMORY = 0.25  # predict's peak over the smallest of a blending peer's, at 8192 px
+WORKERS = 1.0  # the wall seconds of one process over those of two workers, at least
 FLAT = 1.05  # the largest time per megapixel over the smallest
 
 
