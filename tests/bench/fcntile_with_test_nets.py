@@ -9,4 +9,5 @@ import nets  # noqa: F401  (registers its nets)
 
 from fcntile.cli.main import main
 
-main()
+if __name__ == "__main__":  # a worker process imports this too
+    main()
