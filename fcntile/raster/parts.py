@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 MANIFEST, LOCK = "manifest.json", "lock"
 NAME = re.compile(r"([a-z]+)-(\d+)-(\d+)-[0-9a-f]{8}\.tif")  # output, row, column, CRC-32
 WHOLE = "whole"  # folder of outputs in the making
-OURS = re.compile(rf"{NAME.pattern}|.+\.unfinished|\.?{re.escape(MANIFEST)}|{LOCK}|{WHOLE}|\.nfs.+")
+OURS = re.compile(  # QGIS writes .aux.xml when someone looks, and NFS .nfs when something is removed
+    rf"{NAME.pattern}(\.aux\.xml)?|.+\.unfinished|\.?{re.escape(MANIFEST)}|{LOCK}|{WHOLE}|\.nfs.+"
+)
 
 Facts = Mapping[str, Any]  # what a run is of, as JSON has it
 

@@ -4,7 +4,7 @@ import targets
 from programs import model, predict, raster
 from runs import Rounds
 
-SHAPES = {"probe": ((8192, 8192), (16384, 16384)), "bundled": ((8192, 4096), (8192, 16384))}
+SHAPES = {"probe": ((8192, 8192), (16384, 32768)), "bundled": ((8192, 8192),)}
 ONE, TWO = "one process", "two workers"
 
 
