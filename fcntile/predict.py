@@ -18,7 +18,7 @@ from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_
 from fcntile.inference.cluster.client import Tally, have_parts_made
 from fcntile.inference.cluster.crew import choose_crew
 from fcntile.inference.cluster.worker import Order
-from fcntile.inference.devices import available_cpus, make_plan, peak_rss
+from fcntile.inference.devices import available_cpus, keep_freed_memory, make_plan, peak_rss
 from fcntile.inference.engine import Engine, Tile
 from fcntile.inference.forecast import Forecast, forecast
 from fcntile.inference.job import Job, cut, parse_threshold, part_rows, union, walks
@@ -158,6 +158,7 @@ def predict(
         Stopped: after SIGINT or SIGTERM, if there are finished parts to go on from.
     """
     start, clock = time.perf_counter(), Clock()
+    keep_freed_memory()
     paths = {"mask": Path(output)} | {name: Path(p) for name, p in (products or {}).items()}
     if len({path.resolve() for path in paths.values()}) < len(paths):
         raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")

@@ -13,8 +13,7 @@ from fcntile.errors import OptionError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GPU_BATCH = 8
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
-ARENAS = 3  # of glibc's heaps, beside one for each worker: reader, blender, writer
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -99,22 +98,21 @@ def exact_fp32(device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = False
 
 
-def keep_freed_memory(workers: int | None = None) -> None:
+def keep_freed_memory() -> None:
     """Ask glibc to keep what is freed for the next tile, where there is glibc.
 
-    Every forward pass takes and frees the same tens of megabytes; given back to the system, they
-    are cleared and faulted in again for every tile, which costs several percent of a run. Threads
-    that come and go share as many heaps as there are at a time, so that what one has kept the next
-    one uses.
+    Every forward pass takes and frees the same hundreds of megabytes; given back to the system,
+    they are cleared and faulted in again for every tile, which costs up to a tenth of a run. All
+    threads share one heap, as others hold 64 MB at most and are given back when they are empty; so
+    this comes before the first thread.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc accepts
-    mallopt(M_TRIM_THRESHOLD, 1 << 30)
-    if workers is not None:
-        mallopt(M_ARENA_MAX, workers + ARENAS)
+    mallopt(M_MMAP_MAX, 0)  # what is large comes from the heap, too
+    mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)  # the largest that it takes
+    mallopt(M_ARENA_MAX, 1)
 
 
 def available_cpus() -> int:

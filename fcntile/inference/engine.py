@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcntile.errors import OutOfMemoryError
-from fcntile.inference.devices import Plan, exact_fp32, keep_freed_memory
+from fcntile.inference.devices import Plan, exact_fp32
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
 from fcntile.models.layers import prepare
@@ -80,8 +80,6 @@ class Engine:
     def __init__(self, model: Model, plan: Plan, columns: int, clock: Clock) -> None:
         self.plan, self._clock = plan, clock
         self._size = plan.batch_size  # tiles in one forward pass; halved if memory is short
-        if plan.device.type == "cpu":
-            keep_freed_memory(plan.workers)
         exact_fp32(plan.device)
         self._pool = _pool(plan)
         bands = model.card.bands

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MANIFEST, LOCK = "manifest.json", "lock"
 NAME = re.compile(r"([a-z]+)-(\d+)-(\d+)-[0-9a-f]{8}\.tif")  # output, row, column, CRC-32
 WHOLE = "whole"  # folder of outputs in the making
-OURS = re.compile(  # QGIS writes .aux.xml when someone looks, and NFS .nfs when something is removed
+OURS = re.compile(  # QGIS writes .aux.xml when someone looks, NFS .nfs when something goes
     rf"{NAME.pattern}(\.aux\.xml)?|.+\.unfinished|\.?{re.escape(MANIFEST)}|{LOCK}|{WHOLE}|\.nfs.+"
 )
 

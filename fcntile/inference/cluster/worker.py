@@ -22,7 +22,7 @@ import torch
 from rasterio.windows import Window
 
 from fcntile.errors import FcntileError, InputError
-from fcntile.inference.devices import choose_device
+from fcntile.inference.devices import choose_device, keep_freed_memory
 from fcntile.inference.job import Job
 from fcntile.inference.provenance import facts_of
 from fcntile.inference.stages import Clock
@@ -143,6 +143,7 @@ class Walk:
 
 def _open(order: Order, stack: ExitStack, clock: Clock) -> Walks:
     """Return what makes parts here, if it makes those that the client wants."""
+    keep_freed_memory()  # in workers that others have started; late, but most maps are large
     job, facts = order.job, order.facts
     model = load_model(job.model)
     raster = stack.enter_context(open_raster(job.input, threads=job.plan.threads))
@@ -220,5 +221,6 @@ def dask_setup(worker: object) -> None:
 
     A Ctrl-C in a terminal goes to all its processes; what it means, the client decides.
     """
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal")
