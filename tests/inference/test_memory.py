@@ -113,8 +113,8 @@ def test_a_raster_of_forty_gigapixels_starts_and_streams(
     image = write_vrt(tmp_path / "huge.vrt", make_raster(noise(3, 8192, 8192), **options), 200_000)
     model = make_model("probe", classes=classes)
     out = tmp_path / "mask.tif"
-    command = [sys.executable, "-c", CODE, "predict", str(image), "-o", str(out), "--model"]
-    command += [str(model), "--max-memory", str(int(bound)), "-q"]
+    command = [sys.executable, "-c", CODE, "-q", "predict", str(image), "-o", str(out), "--model"]
+    command += [str(model), "--max-memory", str(int(bound))]
     with subprocess.Popen(command) as run:
         peak, parts = 0, 0
         while parts < 6:
