@@ -121,9 +121,8 @@ def _made(
         stretches.keep(workers)
         if signals:
             if last is None:
-                last = set(
-                    {worker: part for part, (worker, _) in reversed(flying.items())}.values()
-                )
+                firsts = {worker: part for part, (worker, _) in reversed(flying.items())}
+                last = set(firsts.values())
             if last.isdisjoint(flying):
                 raise KeyboardInterrupt
         else:
