@@ -40,10 +40,11 @@ class Group(click.Group):
         except Stopped as error:
             from fcntile.raster.gdal import works_on
 
+            stopped = failure(str(error), error.exit_code)
             if not works_on():
-                raise failure(str(error), error.exit_code) from error
-            failure(str(error), error.exit_code).show()
-            os._exit(error.exit_code)
+                raise stopped from error
+            stopped.show()
+            os._exit(stopped.exit_code)
         except FcntileError as error:
             raise failure(str(error), error.exit_code) from error
         except MemoryError as error:

@@ -85,7 +85,7 @@ def choose(model):
 
 
 def main(name, tiles, arrangement="workers"):
-    keep_freed_memory()  # as the engine does
+    keep_freed_memory()  # as predict does
     torch.set_num_threads(1)
     model = load_model(name)
     if tiles == "--choose":

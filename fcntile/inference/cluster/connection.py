@@ -40,14 +40,15 @@ def lost(client: "Client", why: object) -> InputError:
 
 
 def workers_of(client: "Client", known: set[str]) -> list[str]:
-    """Return the addresses of the workers that are there; remarks on the first without one.
+    """Return the addresses of the workers that are there.
 
     Args:
         client: connected.
         known: those that are as they should be; new ones are looked at, and added.
 
     Raises:
-        InputError: if the scheduler is lost, or a new worker has other versions.
+        InputError: if the scheduler is lost.
+        OptionError: if a new worker has other versions of what decides the bits.
     """
     try:
         workers = sorted(client.nthreads())

@@ -10,7 +10,7 @@ import signal
 import tempfile
 import traceback
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -39,15 +39,6 @@ class Walks(Protocol):
     done: int
     skipped: int
 
-    def __init__(
-        self,
-        job: Job,
-        model: Model,
-        raster: rasterio.DatasetReader,
-        outputs: Sequence[Output],
-        clock: Clock,
-    ) -> None: ...
-
     def parts(
         self, folder: Path, windows: Sequence[Window]
     ) -> Generator[tuple[Window, list[Path]], None, None]:
@@ -66,7 +57,7 @@ class Order:
         cache: bytes of GDAL's block cache.
     """
 
-    walker: type[Walks]
+    walker: Callable[[Job, Model, rasterio.DatasetReader, tuple[Output, ...], Clock], Walks]
     job: Job
     outputs: tuple[Output, ...]
     facts: Facts
