@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcntile.cli import options
+from fcntile.cli import importing, options
 from fcntile.cli.progress import reporting
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def evaluate(as_json: bool, progress: str | None, **values: Any) -> None:
       fcntile evaluate masks/ labels/ --classes classes.csv --bootstrap 1000
       fcntile evaluate mask.tif truth.tif --json | jq .miou
     """
-    from fcntile.evaluate import evaluate
+    with importing.quick():
+        from fcntile.evaluate import evaluate
 
     with reporting(progress, unit="row") as report:
         evaluation = evaluate(progress=report, **values)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fcntile.cli import options
+from fcntile.cli import importing, options
 
 
 @click.command("import", short_help="Make a model file of another framework's weights.")
@@ -36,7 +36,8 @@ def import_(as_json: bool, **values: Any) -> None:
       fcntile import pascal-fcn16s-dag.mat -o voc.safetensors --json
       fcntile import fcn32s.pth -o roofs.safetensors --classes roofs.csv
     """
-    from fcntile.importer import import_weights
+    with importing.quick():
+        from fcntile.importer import import_weights
 
     summary = import_weights(**values)
     if as_json:

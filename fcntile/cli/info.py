@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fcntile.cli import options
+from fcntile.cli import importing, options
 
 
 def height_and_width(
@@ -56,7 +56,8 @@ def info(
       fcntile info fc-densenet103 --size 360x480 --bands 4 --classes 11
       fcntile info roofs.safetensors
     """
-    from fcntile.info import info
+    with importing.quick():
+        from fcntile.info import info
 
     found = info(name, size=size, bands=bands, classes=classes, arch_options=arch_options)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcntile.cli import options
+from fcntile.cli import importing, options
 
 if TYPE_CHECKING:
     from fcntile.inspect import Summary
@@ -64,7 +64,8 @@ def inspect(as_json: bool, **values: Any) -> None:
       fcntile inspect roofs.safetensors ortho.tif -o maps.png --window 2000,1000,512,512
       fcntile inspect roofs.safetensors ortho.tif -o maps.png --json | jq .recommended_overlap
     """
-    from fcntile.inspect import inspect
+    with importing.quick():
+        from fcntile.inspect import inspect
 
     summary = inspect(**values)
     if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fcntile.cli import options
+from fcntile.cli import importing, options
 
 if TYPE_CHECKING:
     from fcntile.models.summary import Summary
@@ -29,8 +29,9 @@ def models(as_json: bool) -> None:
       fcntile models
       fcntile models --json | jq '.[] | select(.gmac_512 < 50).name'
     """
-    from fcntile.models import list_models
-    from fcntile.models.summary import summarise
+    with importing.quick():
+        from fcntile.models import list_models
+        from fcntile.models.summary import summarise
 
     networks = [summarise(name) for name in list_models()]
     if as_json:

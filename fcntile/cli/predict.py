@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fcntile.cli import options
+from fcntile.cli import importing, options
 from fcntile.cli.progress import reporting
 
 FORECAST = """\
@@ -149,7 +149,8 @@ def predict(as_json: bool, progress: str | None, **values: Any) -> None:
         from fcntile.inference.cluster.local_workers import start_importing
 
         start_importing("fcntile.predict")
-    from fcntile.predict import predict
+    with importing.quick():
+        from fcntile.predict import predict
 
     products = {name: path for name in PRODUCTS if (path := values.pop(name))}
     with reporting("none" if values["dry_run"] else progress, unit="tile") as report:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fcntile.cli import options
+from fcntile.cli import importing, options
 from fcntile.cli.progress import reporting
 from fcntile.training.recipes import (
     OPTIMIZERS,
@@ -118,7 +118,8 @@ def train(
       fcntile train scene.tif fields.gpkg --class-field crop -o crops.safetensors --steps 20000
       torchrun --nproc-per-node 4 -m fcntile train images/ labels/ -o cover.safetensors
     """
-    from fcntile.train import train
+    with importing.quick():
+        from fcntile.train import train
 
     known = {name: values.pop(name) for name in list(values) if hasattr(DEFAULTS, name)}
     known["arch_options"] = known["arch_options"] or None

@@ -15,12 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import nets  # noqa: F401
-import torch
+from fcntile.cli import importing
 
-from fcntile.inference.devices import available_cpus, keep_freed_memory
-from fcntile.models import layers
-from fcntile.models.model_file import load_model
+with importing.quick():  # as the command does
+    import nets  # noqa: F401
+    import torch
+
+    from fcntile.inference.devices import available_cpus, keep_freed_memory
+    from fcntile.models import layers
+    from fcntile.models.model_file import load_model
 
 TILE = 512
 ROUNDS, SECONDS = 3, 1.0  # of a trial, and how long it runs each arrangement at least

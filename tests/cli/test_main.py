@@ -24,6 +24,25 @@ assert not {"torch", "rasterio", "numpy", "skimage"} & sys.modules.keys()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_what_commands_import_is_never_looked_through_for_garbage():
+    code = """
+import gc
+from fcntile.cli.main import main
+main(["info", "fcn8s", "--json"], standalone_mode=False)
+assert gc.isenabled()
+torch = sys.modules["torch"]
+assert not any(o is torch.nn.__dict__ for o in gc.get_objects())
+assert gc.get_freeze_count() > 100_000
+try:
+    with quick():
+        raise ImportError
+except ImportError:
+    assert gc.isenabled()
+"""
+    run = [sys.executable, "-c", "import sys\nfrom fcntile.cli.importing import quick\n" + code]
+    subprocess.run(run, check=True, capture_output=True)
+
+
 def test_the_module_is_the_command():
     run = subprocess.run(
         [sys.executable, "-m", "fcntile", "--version"], capture_output=True, text=True, check=True

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PRELOAD = "fcntile.inference.cluster.worker"
+FORKSERVER = "fcntile.inference.cluster.forkserver"
 
 
 def start_importing(walker: str) -> None:
@@ -28,7 +29,7 @@ def start_importing(walker: str) -> None:
         walker: module of what makes parts.
     """
     if sys.platform == "linux":
-        get_context("forkserver").set_forkserver_preload(["distributed", walker])
+        get_context("forkserver").set_forkserver_preload([FORKSERVER, "distributed", walker])
         ensure_running()
 
 

@@ -4,6 +4,7 @@ It keeps its walk, the raster and the model open when a part is made. If the nex
 below, the walk has already read and inferred ahead; if not, a new walk begins.
 """
 
+import gc
 import pickle
 import platform
 import signal
@@ -212,6 +213,8 @@ def dask_setup(worker: object) -> None:
 
     A Ctrl-C in a terminal goes to all its processes; what it means, the client decides.
     """
+    gc.freeze()  # modules stay, and memory shared with other workers stays shared
+    gc.enable()
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal")
