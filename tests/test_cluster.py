@@ -1,5 +1,6 @@
 """Runs whose parts are made by Dask workers: the bytes are those of one process."""
 
+import gc
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from refusals import assert_refused
 from fcntile.errors import InputError, OptionError
 from fcntile.inference.cluster import connection
 from fcntile.inference.cluster.crew import Crew
+from fcntile.inference.cluster.local_workers import local_client
 from fcntile.inference.cluster.stretches import Stretches
 from fcntile.inference.memory import resident_bytes
 from fcntile.predict import predict
@@ -128,6 +130,12 @@ def test_two_local_workers_make_the_bytes_of_one_process(scene, tmp_path, small_
     assert seen == sorted(seen) and seen[-1][0] == seen[-1][1]
     assert made.tiles >= seen[-1][1] > 0 and made.stage_seconds["infer"] > 0
     assert "dashboard: http://127.0.0.1:" in caplog.text
+
+
+def test_local_workers_look_for_garbage_but_not_among_what_was_imported():
+    with local_client(1, "fcntile.predict", on_gpus=False) as client:
+        assert all(client.run(gc.isenabled).values())
+        assert min(client.run(gc.get_freeze_count).values()) > 100_000
 
 
 def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
