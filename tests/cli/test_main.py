@@ -26,7 +26,8 @@ assert not {"torch", "rasterio", "numpy", "skimage"} & sys.modules.keys()
 
 def test_what_commands_import_is_never_looked_through_for_garbage():
     code = """
-import gc
+import gc, sys
+from fcntile.cli.importing import quick
 from fcntile.cli.main import main
 main(["info", "fcn8s", "--json"], standalone_mode=False)
 assert gc.isenabled()
@@ -39,8 +40,7 @@ try:
 except ImportError:
     assert gc.isenabled()
 """
-    run = [sys.executable, "-c", "import sys\nfrom fcntile.cli.importing import quick\n" + code]
-    subprocess.run(run, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_the_module_is_the_command():
