@@ -5,4 +5,5 @@ client.py       has them made: gives them out, and takes what comes back
 stretches.py    which worker makes which
 worker.py       what a worker does
 connection.py   to a scheduler; local_workers.py: a scheduler and workers of the run's own
+forkserver.py   what local workers are forked from
 """
