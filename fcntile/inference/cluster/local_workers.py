@@ -48,7 +48,7 @@ def local_client(workers: int, walker: str, *, on_gpus: bool) -> Iterator["Clien
     settings: dict[str, Any] = {
         # who has nothing left gets the half of a stretch, which is better than a part out of it
         "distributed.scheduler.work-stealing": False,
-        # Dask's profiler and its watch on event loops cost a sixth of a CPU, and see only waiting
+        # Dask's profiler and its watch on event loops cost a seventh of a CPU, and see only waiting
         "distributed.worker.profile.enabled": False,
         "distributed.admin.tick.interval": "1s",
     }
