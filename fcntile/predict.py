@@ -321,9 +321,9 @@ class Walker:
         read = read_strips(
             self.raster,
             job.bands,
-            [tiling.y.start(row) for row in block.rows],
-            tile=(tiling.y.tile, tiling.x.tile),
-            columns=tiling.x.span(block.columns),
+            [(tiling.y.start(row), tiling.y.stop(row)) for row in block.rows],
+            tiling.x.span(block.columns),
+            last=tiling.x.start(block.columns[-1]),
             area=self.area,
         )
         strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")

@@ -37,8 +37,8 @@ class Tile:
     Args:
         row: index of its row of tiles.
         column: index in that row.
-        logits: (classes, tile, tile) float32 on the device; None if no pixel is valid.
-        valid: (tile, tile) bool on the device, which pixels the mask is to have; None if all.
+        logits: (classes, rows, columns) float32 on the device; None if no pixel is valid.
+        valid: (rows, columns) bool on the device, which pixels the mask is to have; None if all.
     """
 
     row: int
@@ -53,9 +53,9 @@ class Batch:
 
     Args:
         places: (row, column, index into `pixels` or None) of each tile.
-        pixels: (n, tile, tile, bands) in the raster's dtype; None if there is none.
-        valid: (n, tile, tile) bool, which have data; None if every pixel has.
-        wanted: (n, tile, tile) bool, which the mask is to have; None if those that have data.
+        pixels: (n, rows, columns, bands) in the raster's dtype; None if there is none.
+        valid: (n, rows, columns) bool, which have data; None if every pixel has.
+        wanted: (n, rows, columns) bool, which the mask is to have; None if those that have data.
     """
 
     places: list[tuple[int, int, int | None]]
@@ -82,6 +82,7 @@ class Engine:
         self._size = plan.batch_size  # tiles in one forward pass; halved if memory is short
         exact_fp32(plan.device)
         self._pool = _pool(plan)
+        self._stride = model.net.stride
         bands = model.card.bands
         with out_of_memory(plan.device, plan.batch_size):
             self._net = prepare(model.net, plan.device, plan.precision)
@@ -128,10 +129,11 @@ class Engine:
                     return _joined([p[0] for p in parts]), _joined_masks([p[1] for p in parts])
             except OutOfMemoryError as error:
                 if size == 1:
-                    side = batch.pixels.shape[1]
+                    side = max(batch.pixels.shape[1:3])
+                    half = max(1, side // 2 // self._stride) * self._stride
                     raise OutOfMemoryError(
                         f"{self.plan.device} has too little memory for {self.plan.workers} tile(s) "
-                        f"of {side} px at a time: with --tile {side // 2} they take a quarter"
+                        f"of {side} px at a time: with --tile {half} they take a quarter"
                         + (", with --threads 1 fewer are at work" if self.plan.workers > 1 else "")
                     ) from error
                 self._shrink(size)
@@ -154,7 +156,9 @@ class Engine:
         assert batch.pixels is not None
         x = self._upload(_filled(batch.pixels[first : first + size], size)).float()
         count = min(size, len(batch.pixels) - first)
-        x.view(*x.shape[:2], -1).sub_(self._mean).div_(self._std)  # (n, tile, tile, bands)
+        flat = x.view(*x.shape[:2], -1)  # (n, rows, columns * bands)
+        numbers = flat.shape[2]
+        flat.sub_(self._mean[:numbers]).div_(self._std[:numbers])
         valid = wanted = None
         if batch.valid is not None:
             valid = wanted = self._upload(batch.valid[first : first + size])
@@ -163,7 +167,7 @@ class Engine:
             wanted = self._upload(batch.wanted[first : first + size])
         with self._autocast():
             logits = self._net(x.permute(0, 3, 1, 2))  # channels last as it is
-        return logits[:count].float().contiguous(), wanted  # (n, classes, tile, tile)
+        return logits[:count].float().contiguous(), wanted  # (n, classes, rows, columns)
 
     def _upload(self, array: NDArray[np.generic]) -> Tensor:
         host = torch.from_numpy(array)
@@ -199,7 +203,7 @@ def _batches(strips: Iterable[Strip], tiling: Tiling, block: Block, size: int) -
     for row, strip in zip(block.rows, strips, strict=True):
         for column in block.columns:
             first = tiling.x.start(column) - left
-            span = slice(first, first + tiling.x.tile)
+            span = slice(first, tiling.x.stop(column) - left)
             seen = None if strip.valid is None else strip.valid[:, span]
             shown = seen
             if strip.wanted is not None:

@@ -81,7 +81,14 @@ def plan_layout(
     """
 
     def tilings(side: int) -> Tiling:
-        return choose_tiling(model, raster.shape, stitch=stitch, tile=side, overlap=overlap)
+        return choose_tiling(
+            model,
+            raster.shape,
+            stitch=stitch,
+            tile=side,
+            overlap=overlap,
+            whole=plan.batch_size > 1,
+        )
 
     width = width or raster.width
     bound = max_memory or default_bound()
@@ -132,8 +139,9 @@ def choose_tiling(
     stitch: str,
     tile: int,
     overlap: int | str | None,
+    whole: bool,
 ) -> Tiling:
-    """Return the grid for a raster.
+    """Return the grid for a raster; of whole tiles, as batches of several need one shape.
 
     Raises:
         OptionError: if that does not suit the net.
@@ -145,4 +153,4 @@ def choose_tiling(
         overlap = exact_overlap(net.halo)
     elif overlap is None:
         overlap = model.card.overlap
-    return plan_tiling(*shape, tile, overlap, net.stride, net.halo, net.size, stitch)
+    return plan_tiling(*shape, tile, overlap, net.stride, net.halo, net.size, stitch, whole=whole)

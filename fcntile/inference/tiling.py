@@ -12,9 +12,10 @@ own zero padding. What is left of the overlap, `ramp` px, is the *junction* wher
 blended; a ramp of 0 px crops them there. With overlap <= tile / 2 at most two tiles meet along an
 axis, and 2 x 2 at a pixel.
 
-A grid goes on beyond the rim by reflection. It ends with a whole tile where the step puts it, or,
-for `exact` stitching, at the first multiple of the net's stride: then the net pads with zeros where
-it would pad the untiled raster, and the last tile is moved back to end there.
+A grid goes on beyond the rim by reflection. It ends with a whole tile where the step puts it, cut
+off where nothing reaches the raster any more; or, for `exact` stitching, at the first multiple of
+the net's stride: then the net pads with zeros where it would pad the untiled raster, and the last
+tile is moved back to end there.
 """
 
 from bisect import bisect_left, bisect_right
@@ -38,6 +39,7 @@ class Axis:
         overlap: pixels shared by two neighbours, 0 <= overlap <= tile / 2; < tile without a ramp.
         guard: pixels of a tile's inner sides that weigh 0, 0 <= 2 * guard <= overlap.
         end: where the last tile ends, >= max(size, tile); by default where whole steps put it.
+        cut: where the last tile is cut off, >= size; by default nowhere.
     """
 
     size: int
@@ -45,6 +47,7 @@ class Axis:
     overlap: int
     guard: int = 0
     end: int | None = None
+    cut: int | None = None
 
     @property
     def stride(self) -> int:
@@ -68,11 +71,21 @@ class Axis:
     @property
     def padded(self) -> int:
         """Pixels that the tiles cover: `size`, completed by reflection."""
-        return self.end or (self.count - 1) * self.stride + self.tile
+        return self.stop(self.count - 1)
 
     def start(self, k: int) -> int:
         """First pixel of tile `k`."""
-        return min(k * self.stride, self.padded - self.tile)
+        first = k * self.stride
+        return min(first, self.end - self.tile) if self.end else first
+
+    def stop(self, k: int) -> int:
+        """One past the last pixel of tile `k`.
+
+        >>> Axis(600, 512, 128).stop(1), Axis(600, 512, 128, cut=640).stop(1)
+        (896, 640)
+        """
+        stop = self.start(k) + self.tile
+        return min(stop, self.cut) if self.cut else stop
 
     def counted(self, k: int) -> tuple[int, int]:
         """First and one past the last raster pixel where tile `k` has weight."""
@@ -108,7 +121,7 @@ class Axis:
         >>> Axis(1000, 512, 128).span(range(1, 3))
         (384, 1280)
         """
-        return self.start(tiles[0]), self.start(tiles[-1]) + self.tile
+        return self.start(tiles[0]), self.stop(tiles[-1])
 
 
 @dataclass(frozen=True)
@@ -236,6 +249,8 @@ def plan_tiling(
     halo: int | None,
     size: int | None = None,
     stitch: str = "cosine",
+    *,
+    whole: bool = True,
 ) -> Tiling:
     """Return the grid that suits a raster and a net.
 
@@ -251,6 +266,8 @@ def plan_tiling(
         halo: the net's reach in pixels; None if there is none.
         size: the only side of a tile that the net takes; None if it takes any.
         stitch: "cosine", "exact" or "crop".
+        whole: whether all tiles have one shape, also those that go on far beyond the rim; otherwise
+            they end where the net no longer reaches the raster, which is less work.
 
     Raises:
         OptionError: if tile and overlap do not suit each other and the net.
@@ -273,12 +290,23 @@ def plan_tiling(
     if stitch == "exact":
         return Tiling(*(_exact_axis(n, tile, overlap, net_stride) for n in (height, width)))
     guard = overlap // 2 if stitch == "crop" else default_guard(overlap, halo)
-    return Tiling.over(height=height, width=width, tile=tile, overlap=overlap, guard=guard)
+    beyond = None if whole or halo is None else _steps(halo, net_stride)
+    return Tiling(
+        *(
+            Axis(n, tile, overlap, guard, cut=beyond and _steps(n, net_stride) + beyond)
+            for n in (height, width)
+        )
+    )
+
+
+def _steps(pixels: int, net_stride: int) -> int:
+    """Return pixels rounded up to the net's stride."""
+    return -(-pixels // net_stride) * net_stride
 
 
 def _exact_axis(size: int, tile: int, overlap: int, net_stride: int) -> Axis:
     """Return tiles that end where the net's own padding of the untiled raster begins."""
-    end = -(-size // net_stride) * net_stride
+    end = _steps(size, net_stride)
     if tile >= end:
         return Axis(size, end, 0, 0, end)
     return Axis(size, tile, overlap, overlap // 2, end)

@@ -29,9 +29,9 @@ class Strip:
     """A row of tiles with its pixels.
 
     Args:
-        pixels: (tile, width, bands) in the raster's dtype.
-        valid: (tile, width) bool, which have data; None if every pixel has.
-        wanted: (tile, width) bool, which the mask is to have; None if every pixel.
+        pixels: (rows, width, bands) in the raster's dtype.
+        valid: (rows, width) bool, which have data; None if every pixel has.
+        wanted: (rows, width) bool, which the mask is to have; None if every pixel.
     """
 
     pixels: NDArray[np.generic]
@@ -84,10 +84,10 @@ def resolution(raster: rasterio.DatasetReader) -> float | None:
 def read_strips(
     raster: rasterio.DatasetReader,
     bands: Sequence[int],
-    tops: Iterable[int],
-    *,
-    tile: tuple[int, int],
+    rows: Iterable[tuple[int, int]],
     columns: tuple[int, int],
+    *,
+    last: int,
     area: Area | None = None,
 ) -> Iterator[Strip]:
     """Yield strips of a raster.
@@ -95,10 +95,10 @@ def read_strips(
     Args:
         raster: open dataset; nobody else may read from it meanwhile.
         bands: band numbers from 1, in the order of the net's channels.
-        tops: first row of each strip, from top to bottom; they share rows or touch.
-        tile: rows and columns of a tile. Only the last strip, and the last tile of each, may go on
-            beyond the rim.
-        columns: first and one past the last column, a row of whole tiles.
+        rows: first and one past the last of each strip, from top to bottom; they share rows or
+            touch. Only the last strip, and the last tile of each, may go on beyond the rim.
+        columns: first and one past the last column, those of a row of tiles.
+        last: first column of the last tile.
         area: where the mask is wanted; by default everywhere.
 
     Raises:
@@ -106,19 +106,21 @@ def read_strips(
     """
     left, right = columns
     width, inside = right - left, min(right, raster.width) - left
-    last_tile = width - tile[1]
+    last_tile = last - left
     kept: Strip | None = None
     kept_top = 0
     has_mask = _has_mask(raster, bands)
-    for top in tops:
-        pixels = np.empty((tile[0], width, len(bands)), raster.dtypes[bands[0] - 1])
-        valid = np.empty((tile[0], width), bool) if has_mask else None
-        old = 0 if kept is None else kept_top + tile[0] - top  # rows that the strip above has read
+    for top, bottom in rows:
+        pixels = np.empty((bottom - top, width, len(bands)), raster.dtypes[bands[0] - 1])
+        valid = np.empty((bottom - top, width), bool) if has_mask else None
+        old = 0  # rows that the strip above has read
         if kept is not None:
-            pixels[:old] = kept.pixels[tile[0] - old :]
-        if kept is not None and kept.valid is not None and valid is not None:
-            valid[:old] = kept.valid[tile[0] - old :]
-        stop = min(tile[0], raster.height - top)
+            seen = kept.pixels[top - kept_top :]
+            old = min(len(seen), bottom - top)
+            pixels[:old] = seen[:old]
+            if kept.valid is not None and valid is not None:
+                valid[:old] = kept.valid[top - kept_top :][:old]
+        stop = min(bottom, raster.height) - top
         window = Window(left, top + old, inside, stop - old)
         _read(raster, bands, window, pixels[old:stop], None if valid is None else valid[old:stop])
         _reflect(pixels, stop, inside, last_tile)
@@ -126,7 +128,7 @@ def read_strips(
             _reflect(valid, stop, inside, last_tile)
         wanted = None
         if area is not None:
-            wanted = np.zeros((tile[0], width), bool)
+            wanted = np.zeros((bottom - top, width), bool)
             wanted[:stop, :inside] = area.read(Window(left, top, inside, stop))
         kept, kept_top = Strip(pixels, valid, wanted), top
         yield kept

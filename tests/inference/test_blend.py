@@ -19,7 +19,7 @@ def tile_weights(axis, k):
     """Return the weights of tile `k` along an axis, by their definition."""
     i = np.arange(axis.ramp)
     up = 0.5 - 0.5 * np.cos(np.pi * (i + 0.5) / axis.ramp)
-    weights = np.ones(axis.tile)
+    weights = np.ones(axis.stop(k) - axis.start(k))
     if k > 0:
         first = axis.start(k - 1) + axis.stride + axis.guard - axis.start(k)
         weights[:first] = 0
@@ -37,7 +37,7 @@ def blended_in_memory(tiles, tiling, classes):
     for tile in tiles:
         w = np.outer(tile_weights(tiling.y, tile.row), tile_weights(tiling.x, tile.column))
         y, x = tiling.y.start(tile.row), tiling.x.start(tile.column)
-        here = (..., slice(y, y + tiling.y.tile), slice(x, x + tiling.x.tile))
+        here = (..., *(slice(i, i + n) for i, n in zip((y, x), w.shape, strict=True)))
         total[here] += w * tile.logits.numpy()
         weight[here] += w
     return total, weight
@@ -51,7 +51,9 @@ def tilings(draw):
     guard = draw(st.integers(0, overlap // 2))
     sizes = draw(st.tuples(st.integers(1, 100), st.integers(1, 100)))
     if draw(st.booleans()):
-        return Tiling(*(Axis(n, tile, overlap, guard) for n in sizes))
+        cuts = draw(st.none() | st.tuples(*(st.integers(n, n + 20) for n in sizes)))
+        axes = zip(sizes, cuts or (None, None), strict=True)
+        return Tiling(*(Axis(n, tile, overlap, guard, cut=cut) for n, cut in axes))
     ends = [-(-n // unit) * unit for n in sizes]  # the last tile is moved back to end there
     return Tiling(
         *(
@@ -73,9 +75,11 @@ def blended(tiles, tiling, classes, window=None):
 
 def random_tiles(tiling, classes):
     torch.manual_seed(0)
-    shape = classes, tiling.y.tile, tiling.x.tile
+    y, x = (
+        [axis.stop(k) - axis.start(k) for k in range(axis.count)] for axis in (tiling.y, tiling.x)
+    )
     return [
-        Tile(row, column, torch.randn(shape), None)
+        Tile(row, column, torch.randn(classes, y[row], x[column]), None)
         for row in range(tiling.y.count)
         for column in range(tiling.x.count)
     ]

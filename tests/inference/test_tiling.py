@@ -12,7 +12,9 @@ def axes(draw):
     tile = draw(st.integers(1, 64))
     overlap = draw(st.integers(0, tile // 2))
     guard = draw(st.integers(0, overlap // 2))
-    return Axis(draw(st.integers(1, 300)), tile, overlap, guard)
+    size = draw(st.integers(1, 300))
+    cut = draw(st.none() | st.integers(size, size + 100))
+    return Axis(size, tile, overlap, guard, cut=cut)
 
 
 @given(axes())
@@ -29,7 +31,7 @@ def test_at_most_two_tiles_meet_and_all_pixels_have_one(axis):
     counted = np.zeros(axis.size, int)
     for k in range(axis.count):
         first, stop = axis.counted(k)
-        assert axis.start(k) <= first < stop <= axis.start(k) + axis.tile
+        assert axis.start(k) <= first < stop <= axis.stop(k) <= axis.start(k) + axis.tile
         counted[first:stop] += 1
     assert counted.min() == 1
     assert counted.max() <= 2
@@ -38,7 +40,17 @@ def test_at_most_two_tiles_meet_and_all_pixels_have_one(axis):
 @given(axes())
 def test_the_last_tile_is_needed(axis):
     assert axis.padded >= axis.size
-    assert axis.count == 1 or axis.padded - axis.stride < axis.size
+    assert axis.count == 1 or axis.start(axis.count - 1) + axis.overlap < axis.size
+
+
+@given(size=st.integers(1, 3000), halo=st.integers(0, 500), stride=st.sampled_from([1, 4, 32]))
+def test_the_last_tile_ends_in_step_with_the_net_and_beyond_its_reach(size, halo, stride):
+    axis = plan_tiling(size, size, 512, 128, stride, halo, whole=False).x
+    last = axis.count - 1
+    assert (axis.stop(last) - axis.start(last)) % stride == 0
+    whole = plan_tiling(size, size, 512, 128, stride, halo).x
+    assert axis.padded == whole.padded or size + halo <= axis.padded < size + halo + 2 * stride
+    assert axis.padded <= whole.padded
 
 
 @pytest.mark.parametrize(

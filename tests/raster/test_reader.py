@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -8,14 +10,15 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from fcntile.errors import InputError
+from fcntile.inference.tiling import Axis
 from fcntile.raster.gdal import open_raster
 from fcntile.raster.reader import choose_numbers, read_completed, read_strips, resolution
 
 
 def strips_of(raster, bands, tile, stride, count, width=None, left=0):
-    tops = range(0, count * stride, stride)
-    columns = left, left + (width or max(tile, raster.width - left))
-    return read_strips(raster, bands, tops, tile=(tile, tile), columns=columns)
+    rows = [(top, top + tile) for top in range(0, count * stride, stride)]
+    right = left + (width or max(tile, raster.width - left))
+    return read_strips(raster, bands, rows, (left, right), last=right - tile)
 
 
 @settings(
@@ -52,6 +55,36 @@ def test_strips_are_the_raster_with_each_tile_mirrored_beyond_the_rim(
         expected = np.concatenate([expected[:, :, : right - left - tile], last], axis=2)
         assert np.array_equal(strip.pixels.transpose(2, 0, 1), expected)
         assert strip.valid is None
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.integers(1, 100), tile=st.integers(1, 32), share=st.floats(0, 0.5), cut=st.integers(0)
+)
+def test_tiles_that_are_cut_off_beyond_the_rim_are_the_first_pixels_of_whole_ones(
+    make_raster, noise, size, tile, share, cut
+):
+    axis = Axis(size, tile, int(share * tile))
+    short = replace(axis, cut=size + cut % tile)
+    pixels = noise(1, size, size)
+    image = make_raster(pixels, mask=noise(size, size, seed=1) > 40)
+    with open_raster(image) as raster:
+        whole, cut_off = (
+            list(
+                read_strips(
+                    raster,
+                    [1],
+                    [(a.start(k), a.stop(k)) for k in range(a.count)],
+                    a.span(range(a.count)),
+                    last=a.start(a.count - 1),
+                )
+            )
+            for a in (axis, short)
+        )
+    for k, (large, small) in enumerate(zip(whole, cut_off, strict=True)):
+        here = slice(short.stop(k) - short.start(k)), slice(short.padded)
+        assert np.array_equal(small.pixels, large.pixels[here])
+        assert np.array_equal(small.valid, large.valid[here])
 
 
 @pytest.mark.parametrize("kind", ["nodata", "alpha", "internal mask", "external mask", "nan"])
