@@ -1,9 +1,10 @@
 """Only the forward pass, as often as `fcntile predict` needs it: the floor of its time.
 
-    python forward.py MODEL TILES ARRANGEMENT
+    python forward.py MODEL SIDE ARRANGEMENT
     python forward.py MODEL --choose
 
-ARRANGEMENT is one of those below; --choose tries them in turn and names the fastest.
+SIDE is that of a square raster in px, and ARRANGEMENT one of those below; --choose tries them in
+turn and names the fastest.
 """
 
 import json
@@ -22,10 +23,11 @@ with importing.quick():  # as the command does
     import torch
 
     from fcntile.inference.devices import available_cpus, keep_freed_memory
+    from fcntile.inference.tiling import plan_tiling
     from fcntile.models import layers
     from fcntile.models.model_file import load_model
 
-TILE = 512
+TILE, OVERLAP = 512, 128
 ROUNDS, SECONDS = 3, 1.0  # of a trial, and how long it runs each arrangement at least
 
 Arrangement = namedtuple("Arrangement", "workers threads batch prepare")
@@ -49,15 +51,24 @@ ARRANGEMENTS = {
 }
 
 
+def shapes(net, side, size):
+    """Return the shape of each tile over a raster; all alike if they come in batches of `size`."""
+    tiling = plan_tiling(side, side, TILE, OVERLAP, net.stride, net.halo, whole=size > 1)
+    y, x = ([a.stop(k) - a.start(k) for k in range(a.count)] for a in (tiling.y, tiling.x))
+    return [(rows, columns) for rows in y for columns in x]
+
+
 def batches(bands, tiles, size, is_last):
-    """Return `tiles` tiles in batches of `size`, all views of one."""
-    x = torch.randn(size, bands, TILE, TILE)
-    x = x.to(memory_format=torch.channels_last) if is_last else x
-    return [x[: min(size, tiles - i)] for i in range(0, tiles, size)]
+    """Return tiles of these shapes in batches of `size`, all of one shape views of one."""
+    made = {}
+    for shape in set(tiles):
+        x = torch.randn(size, bands, *shape)
+        made[shape] = x.to(memory_format=torch.channels_last) if is_last else x
+    return [made[tiles[i]][: len(tiles) - i] for i in range(0, len(tiles), size)]
 
 
 def forward(model, tiles, arrangement):
-    """Return the seconds that the forward passes take."""
+    """Return the seconds that the forward passes on tiles of these shapes take."""
     workers, threads, size, prepare = arrangement
     net = prepare(model.net)
     todo = batches(len(model.card.bands), tiles, size, prepare is as_engine)
@@ -77,24 +88,30 @@ def forward(model, tiles, arrangement):
 def choose(model):
     """Return the name of the fastest arrangement, and the seconds per tile of each."""
     tiles, seconds = 4 * CPUS, 0.0
-    while (seconds := forward(model, tiles, ARRANGEMENTS["workers"])) < SECONDS:
+
+    def took(arrangement):
+        return forward(model, [(TILE, TILE)] * tiles, arrangement)
+
+    while (seconds := took(ARRANGEMENTS["workers"])) < SECONDS:
         tiles = max(2 * tiles, round(tiles * SECONDS / seconds))
     tiles = -(-tiles // (4 * CPUS)) * 4 * CPUS
     best = dict.fromkeys(ARRANGEMENTS, float("inf"))
     for _ in range(ROUNDS):
         for name, arrangement in ARRANGEMENTS.items():
-            best[name] = min(best[name], forward(model, tiles, arrangement) / tiles)
+            best[name] = min(best[name], took(arrangement) / tiles)
     return {"fastest": min(best, key=best.get), "seconds_per_tile": best}
 
 
-def main(name, tiles, arrangement="workers"):
+def main(name, side, arrangement="workers"):
     keep_freed_memory()  # as predict does
     torch.set_num_threads(1)
     model = load_model(name)
-    if tiles == "--choose":
+    if side == "--choose":
         print(json.dumps(choose(model)))
     else:
-        print(json.dumps({"seconds": forward(model, int(tiles), ARRANGEMENTS[arrangement])}))
+        chosen = ARRANGEMENTS[arrangement]
+        tiles = shapes(model.net, int(side), chosen.batch)
+        print(json.dumps({"seconds": forward(model, tiles, chosen)}))
 
 
 if __name__ == "__main__":

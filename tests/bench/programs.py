@@ -66,11 +66,11 @@ def predict(image, model, mask, driver="GTiff"):
     return [*program, "--model", model, *grid, "--overwrite", "--json"]
 
 
-def forward(model, count):
-    """Return the command of the fastest forward passes, and its arrangement."""
+def forward(model, side):
+    """Return the command of the fastest forward passes over a square, and its arrangement."""
     script = [PYTHON, HERE / "forward.py", model]
     tried = run([*script, "--choose"])["json"]
-    return [*script, count, tried["fastest"]], tried
+    return [*script, side, tried["fastest"]], tried
 
 
 def installed(name):

@@ -17,7 +17,6 @@ from programs import (
     peers,
     predict,
     raster,
-    tiles,
     wanted,
 )
 from runs import Rounds, run
@@ -54,7 +53,7 @@ def check(report, work, net, others):
 def compared(report, work, net, size, others):
     """Return the commands that take turns, by name."""
     image, file = raster(work, size, size), model(work, net)
-    floor, tried = forward(file, tiles(size, size))
+    floor, tried = forward(file, size)
     times = ", ".join(f"{k} {1e3 * v:.1f}" for k, v in tried["seconds_per_tile"].items())
     report.line(f"\nForward only runs as `{tried['fastest']}` (ms a tile: {times}).")
     made = {
