@@ -69,6 +69,27 @@ def test_exact_stitching_is_the_untiled_forward_pass(ground, make_model, tmp_pat
     assert_exact(made, logits, untiled(model, pixels))
 
 
+@pytest.mark.parametrize(
+    ("arch", "tile"),
+    [("fcn8s", 512), ("full-resolution", 256), ("probe", 128), ("fcn2s-small", 128)],
+)
+def test_what_tiles_are_cut_off_does_not_reach_the_raster(
+    ground, make_raster, make_model, tmp_path, arch, tile
+):
+    image = make_raster(ground[1][:, :642, :1000], "smaller.tif")
+    model = make_model(arch, classes=4, arch_options=THIN.get(arch, {}))
+    net = load_model(model).net
+    grid = 642, 1000, tile, tile // 4, net.stride, net.halo
+    covered = [
+        (t.y.padded, t.x.padded) for w in (True, False) for t in [plan_tiling(*grid, whole=w)]
+    ]
+    assert covered[0] != covered[1]
+    options = {"tile": tile, "overlap": tile // 4}
+    _, cut = stitched(image, model, tmp_path, batch_size=1, **options)
+    _, whole = stitched(image, model, tmp_path, batch_size=2, **options)
+    assert np.abs(cut - whole).max() < 1e-5 * max(1.0, float(np.abs(whole).max()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [n for n in NETWORKS if n != "mirror-vgg-thread"])
 def test_every_net_is_exact(ground, make_model, tmp_path, arch):

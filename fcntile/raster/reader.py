@@ -115,11 +115,11 @@ def read_strips(
         valid = np.empty((bottom - top, width), bool) if has_mask else None
         old = 0  # rows that the strip above has read
         if kept is not None:
-            seen = kept.pixels[top - kept_top :]
-            old = min(len(seen), bottom - top)
-            pixels[:old] = seen[:old]
+            shared = kept.pixels[top - kept_top :]
+            old = len(shared)
+            pixels[:old] = shared
             if kept.valid is not None and valid is not None:
-                valid[:old] = kept.valid[top - kept_top :][:old]
+                valid[:old] = kept.valid[top - kept_top :]
         stop = min(bottom, raster.height) - top
         window = Window(left, top + old, inside, stop - old)
         _read(raster, bands, window, pixels[old:stop], None if valid is None else valid[old:stop])
