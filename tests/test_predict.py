@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 
 from fcntile.errors import InputError, OptionError
-from fcntile.inference.tiling import plan_tiling
+from fcntile.inference.grid import plan_tiling
 from fcntile.models.model_file import load_model
 from fcntile.predict import predict
 

@@ -8,8 +8,8 @@ from nets import NETWORKS, THIN
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError
+from fcntile.inference.grid import plan_tiling
 from fcntile.inference.memory import resident_bytes
-from fcntile.inference.tiling import plan_tiling
 from fcntile.models.model_file import load_model
 from fcntile.predict import predict
 

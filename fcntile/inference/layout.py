@@ -9,6 +9,7 @@ import rasterio
 
 from fcntile.errors import NOTE, OptionError
 from fcntile.inference.devices import Plan
+from fcntile.inference.grid import exact_overlap, plan_tiling
 from fcntile.inference.memory import (
     SWATH,
     TILES,
@@ -20,7 +21,7 @@ from fcntile.inference.memory import (
     largest_tile,
 )
 from fcntile.inference.products import Product
-from fcntile.inference.tiling import Tiling, exact_overlap, plan_tiling
+from fcntile.inference.tiling import Tiling
 from fcntile.models.model_file import Model
 
 log = logging.getLogger(__name__)

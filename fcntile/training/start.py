@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from fcntile.errors import OptionError
-from fcntile.inference.tiling import overlap_px
+from fcntile.inference.grid import overlap_px
 from fcntile.models.card import Band, Card
 from fcntile.models.model_file import Model, load_model
 from fcntile.models.pretrained import Pretrained, load_into, read_pretrained

@@ -23,7 +23,7 @@ with importing.quick():  # as the command does
     import torch
 
     from fcntile.inference.devices import available_cpus, keep_freed_memory
-    from fcntile.inference.tiling import plan_tiling
+    from fcntile.inference.grid import plan_tiling
     from fcntile.models import layers
     from fcntile.models.model_file import load_model
 

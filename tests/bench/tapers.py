@@ -7,7 +7,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from fcntile.inference.tiling import default_guard
+from fcntile.inference.grid import default_guard
 
 TILE = 512
 HANN = "Hann, whole tile"

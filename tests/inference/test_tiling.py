@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcntile.errors import OptionError
-from fcntile.inference.tiling import Axis, overlap_px, plan_tiling
+from fcntile.inference.grid import overlap_px, plan_tiling
+from fcntile.inference.tiling import Axis
 
 
 @st.composite
