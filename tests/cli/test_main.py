@@ -1,11 +1,14 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 from rasterio.rio.main import main_group
 
+import fcntile
 from fcntile import __version__, errors
 from fcntile.cli.main import Group, main
 
@@ -103,3 +106,9 @@ def test_errors_are_also_what_python_calls_them():
     assert issubclass(errors.InputError, ValueError)
     assert issubclass(errors.OutputError, OSError)
     assert issubclass(errors.OutOfMemoryError, MemoryError)
+
+
+def test_the_files_on_the_path_of_a_pixel_are_there():
+    named = re.findall(r"[\w/]+\.py", fcntile.__doc__)
+    assert len(named) > 10
+    assert not [path for path in named if not (Path(fcntile.__file__).parent / path).exists()]
