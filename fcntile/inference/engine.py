@@ -70,7 +70,7 @@ class Engine:
     Args:
         model: the net and its card.
         plan: where and how.
-        columns: of a tile, in px.
+        columns: of the widest tile, in px.
         clock: counts the seconds of "infer", summed over workers.
 
     Raises:

@@ -86,7 +86,7 @@ class Budget:
         """Return the memory that a run with a grid takes."""
         plan, side = self._plan, tiling.tile
         on_cpu = plan.device.type == "cpu"
-        batch = plan.batch_size * tiling.x.stop(0) * tiling.y.stop(0)  # the first is the largest
+        batch = plan.batch_size * tiling.x.length(0) * tiling.y.length(0)
         logits = 4 * self._classes * batch
         fixed = self._resident + OVERHEAD + (plan.workers + 2) * batch * self._pixel
         fixed += STRIPS * side * self._pixel * 2 * side  # tiles that reach beyond a swath

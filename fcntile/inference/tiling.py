@@ -83,6 +83,10 @@ class Axis:
         stop = self.start(k) + self.tile
         return min(stop, self.cut) if self.cut else stop
 
+    def length(self, k: int) -> int:
+        """Pixels of tile `k`; the first is the longest."""
+        return self.stop(k) - self.start(k)
+
     def counted(self, k: int) -> tuple[int, int]:
         """First and one past the last raster pixel where tile `k` has weight."""
         first = self.start(k - 1) + self.stride + self.guard if k else 0
@@ -190,7 +194,7 @@ class Tiling:
         """Return the pixels of a tile that the raster has."""
         return Window.from_slices(
             *(
-                (axis.start(k), min(axis.start(k) + axis.tile, axis.size))
+                (axis.start(k), min(axis.stop(k), axis.size))
                 for axis, k in ((self.y, row), (self.x, column))
             )
         )

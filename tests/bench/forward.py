@@ -12,6 +12,7 @@ import sys
 import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -51,11 +52,11 @@ ARRANGEMENTS = {
 }
 
 
-def shapes(net, side, size):
-    """Return the shape of each tile over a raster; all alike if they come in batches of `size`."""
-    tiling = plan_tiling(side, side, TILE, OVERLAP, net.stride, net.halo, whole=size > 1)
-    y, x = ([a.stop(k) - a.start(k) for k in range(a.count)] for a in (tiling.y, tiling.x))
-    return [(rows, columns) for rows in y for columns in x]
+def shapes(net, side, batch):
+    """Return the shape of each tile over a square raster, all alike if they come in batches."""
+    axis = plan_tiling(side, side, TILE, OVERLAP, net.stride, net.halo, whole=batch > 1).x
+    lengths = [axis.length(k) for k in range(axis.count)]
+    return list(product(lengths, lengths))
 
 
 def batches(bands, tiles, size, is_last):

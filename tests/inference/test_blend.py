@@ -19,7 +19,7 @@ def tile_weights(axis, k):
     """Return the weights of tile `k` along an axis, by their definition."""
     i = np.arange(axis.ramp)
     up = 0.5 - 0.5 * np.cos(np.pi * (i + 0.5) / axis.ramp)
-    weights = np.ones(axis.stop(k) - axis.start(k))
+    weights = np.ones(axis.length(k))
     if k > 0:
         first = axis.start(k - 1) + axis.stride + axis.guard - axis.start(k)
         weights[:first] = 0
@@ -75,11 +75,8 @@ def blended(tiles, tiling, classes, window=None):
 
 def random_tiles(tiling, classes):
     torch.manual_seed(0)
-    y, x = (
-        [axis.stop(k) - axis.start(k) for k in range(axis.count)] for axis in (tiling.y, tiling.x)
-    )
     return [
-        Tile(row, column, torch.randn(classes, y[row], x[column]), None)
+        Tile(row, column, torch.randn(classes, tiling.y.length(row), tiling.x.length(column)), None)
         for row in range(tiling.y.count)
         for column in range(tiling.x.count)
     ]
