@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, fx
 
-from fcntile.models.reach import traced
+from fcntile.models.reach import trace
 from fcntile.models.registry import Net
 
 SIDE = 128  # px of the tile that is tried, or the next multiple of the net's stride
@@ -19,7 +19,7 @@ def pixel_bytes(net: Net, bands: int) -> float:
         bands: channels of the tile.
     """
     side = net.size or -(-SIDE // net.stride) * net.stride
-    walk = _Walk(traced(net))
+    walk = _Walk(net, graph=trace(net))
     with torch.inference_mode():
         walk.run(torch.zeros(1, bands, side, side))
     return walk.peak / side**2

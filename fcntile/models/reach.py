@@ -31,13 +31,11 @@ class Reach:
 
     Args:
         stride: by which the input must move for the output to move likewise, and no less.
-        field: largest receptive field of one output pixel.
         halo: beyond a block of output pixels, both ends at multiples of the stride, that can reach
             into it.
     """
 
     stride: int
-    field: int
     halo: int
 
 
@@ -48,13 +46,19 @@ def analyse(net: nn.Module) -> Reach:
         NotImplementedError: if it has a layer or an operation whose intervals are not known.
     """
     graph = _Graph(net)
-    pixels = [graph.needs(o, o) for o in range(graph.stride)]
     first, last = graph.needs(0, graph.stride - 1)
-    return Reach(
-        stride=graph.stride,
-        field=max(last - first + 1 for first, last in pixels),
-        halo=max(-first, last - graph.stride + 1),
-    )
+    return Reach(graph.stride, max(-first, last - graph.stride + 1))
+
+
+def receptive_field(net: nn.Module) -> int:
+    """Return the largest receptive field of one output pixel, in px along one axis.
+
+    Raises:
+        NotImplementedError: as `analyse` does.
+    """
+    graph = _Graph(net)
+    pixels = [graph.needs(o, o) for o in range(graph.stride)]
+    return max(last - first + 1 for first, last in pixels)
 
 
 def input_interval(net: nn.Module, first: int, last: int) -> Interval:
@@ -67,16 +71,16 @@ def layer_strides(net: nn.Module) -> list[Fraction]:
     return [step for node, step in _Graph(net).spacing.items() if node.op == "call_module"]
 
 
-def traced(net: nn.Module) -> fx.GraphModule:
-    """Return a net as a graph of its layers, those of this package whole."""
-    return fx.GraphModule(net, _Tracer().trace(net))
+def trace(net: nn.Module) -> fx.Graph:
+    """Return the graph of a net's layers, those of this package whole."""
+    return _Tracer().trace(net)
 
 
 class _Graph:
     """The steps of a net."""
 
     def __init__(self, net: nn.Module) -> None:
-        self._steps = list(_Tracer().trace(net).nodes)
+        self._steps = list(trace(net).nodes)
         self._layers = dict(net.named_modules())
 
     def needs(self, first: int, last: int) -> Interval:

@@ -13,7 +13,7 @@ from torch import nn
 
 from fcntile.errors import ModelError
 from fcntile.models.options import check_options
-from fcntile.models.reach import Reach, analyse
+from fcntile.models.reach import Reach, analyse, receptive_field
 
 
 class Net(nn.Module):
@@ -44,7 +44,7 @@ class Net(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Largest height and width of the input in px that one output pixel depends on."""
-        return self.size or self.reach.field
+        return self.size or receptive_field(self)
 
     @property
     def halo(self) -> int | None:

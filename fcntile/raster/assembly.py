@@ -103,7 +103,7 @@ class Assembly:
         options = self._creation(output)
         in_background(lambda: rasterio.shutil.copy(whole, made, driver=self._driver, **options))
         top, left = self._extent.row_off, self._extent.col_off
-        with rasterio.open(made) as raster:
+        with rasterio.open(made, num_threads=self._options["num_threads"]) as raster:
             for window in self._parts.windows:
                 here = Window(
                     window.col_off - left, window.row_off - top, window.width, window.height

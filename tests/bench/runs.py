@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+# as an installed package: Python keeps its compiled modules
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 PROGRESS = "wall {wall:7.2f} s  CPU {cpu:7.2f} s  {mb:6.0f} MB"
 
 
@@ -24,7 +26,11 @@ def run(command):
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as complaints:
         process = subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=complaints, text=True
+            list(map(str, command)),
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env=ENVIRONMENT,
+            text=True,
         )
         try:
             printed = process.stdout.read()

@@ -9,7 +9,7 @@ from torch import nn
 from fcntile.errors import ModelError
 from fcntile.models import create_model
 from fcntile.models.effective_field import EffectiveField, measure_field, spread_places
-from fcntile.models.reach import analyse
+from fcntile.models.reach import receptive_field
 
 
 def extent(gradient):
@@ -35,7 +35,7 @@ def test_the_field_of_a_linear_net_is_its_composed_kernel():
         np.abs(sum(convolve2d(first[c, band], spaced[c]) for c in range(3))) for band in range(2)
     )
     assert expected.shape == (11, 11)
-    assert analyse(net).field == 11
+    assert receptive_field(net) == 11
     assert extent(field.gradient) == (-5, 5, -5, 5)
     middle = size - 1
     here = slice(middle - 5, middle + 6)

@@ -127,7 +127,7 @@ def reach_of_gradients(net, *spans, bands=1):
     The input rises to one side, so every maximum is the outermost value that its window has.
     """
     net = positive(net)
-    rim = -(-net.reach.field // net.stride) * net.stride
+    rim = -(-net.receptive_field // net.stride) * net.stride
     width = 2 * rim + net.stride
     ends = []
     for ramp in (torch.linspace(2, 1, width), torch.linspace(1, 2, width)):
