@@ -1,5 +1,5 @@
 """`python -m fcntile` is `fcntile`."""
 
-from fcntile.cli.main import main
+from fcntile.cli.main import run
 
-main()
+run()

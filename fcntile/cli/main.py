@@ -1,10 +1,12 @@
 """The command group: verbosity, and errors as one line with an exit code."""
 
+import atexit
 import logging
 import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -18,7 +20,7 @@ from fcntile.cli.inspect import inspect
 from fcntile.cli.models import models
 from fcntile.cli.predict import predict
 from fcntile.cli.train import train
-from fcntile.errors import NOTE, FcntileError, OutOfMemoryError, Stopped
+from fcntile.errors import NOTE, FcntileError, OutOfMemoryError, OutputError, Stopped
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
 
@@ -36,7 +38,9 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn what fcntile raises on purpose into a message and an exit code."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except Stopped as error:
             from fcntile.raster.gdal import works_on
 
@@ -49,6 +53,12 @@ class Group(click.Group):
             raise failure(str(error), error.exit_code) from error
         except MemoryError as error:
             raise failure(f"out of memory: {error}", OutOfMemoryError.exit_code) from error
+        except BrokenPipeError:
+            raise  # whoever reads has seen enough: click ends without a word
+        except OSError as error:
+            if error.filename is not None:  # that of a file is our fault
+                raise
+            raise failure(f"cannot print: {error.strerror}", OutputError.exit_code) from error
         except KeyboardInterrupt as error:
             raise failure("interrupted, nothing was written", INTERRUPTED) from error
 
@@ -79,3 +89,19 @@ main.add_command(inspect)
 main.add_command(import_)
 main.add_command(models)
 main.add_command(info)
+
+
+def run() -> None:
+    """Be the program `fcntile`: run a command, and end the process at once.
+
+    Python would first take apart, object by object, what torch and Dask have made.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        atexit._run_exitfuncs()  # as multiprocessing ends its processes
+        with suppress(OSError):  # of a command that failed
+            sys.stdout.flush()
+        if isinstance(ended.code, int):
+            os._exit(ended.code)
+        raise

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from fcntile.cli import importing
-from fcntile.cli.main import main
+from fcntile.cli.main import run
 from fcntile.inference.cluster.local_workers import start_importing
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -15,4 +15,4 @@ with importing.quick():
     import nets  # noqa: F401  (registers its nets)
 
 if __name__ == "__main__":  # a worker process imports this too
-    main()
+    run()

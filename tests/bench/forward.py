@@ -1,13 +1,14 @@
 """Only the forward pass, as often as `fcntile predict` needs it: the floor of its time.
 
     python forward.py MODEL SIDE ARRANGEMENT
-    python forward.py MODEL --choose
+    python forward.py MODEL SIDE --choose
 
 SIDE is that of a square raster in px, and ARRANGEMENT one of those below; --choose tries them in
-turn and names the fastest.
+turn on whole tiles and names the one that is fastest over the raster.
 """
 
 import json
+import os
 import sys
 import time
 from collections import namedtuple
@@ -86,8 +87,13 @@ def forward(model, tiles, arrangement):
     return time.perf_counter() - start
 
 
-def choose(model):
-    """Return the name of the fastest arrangement, and the seconds per tile of each."""
+def whole_tiles(net, side, batch):
+    """Return how many whole tiles have as many pixels as those over a square raster."""
+    return sum(height * width for height, width in shapes(net, side, batch)) / TILE**2
+
+
+def choose(model, side):
+    """Return the name of the fastest arrangement, and the seconds per whole tile of each."""
     tiles, seconds = 4 * CPUS, 0.0
 
     def took(arrangement):
@@ -100,19 +106,24 @@ def choose(model):
     for _ in range(ROUNDS):
         for name, arrangement in ARRANGEMENTS.items():
             best[name] = min(best[name], took(arrangement) / tiles)
-    return {"fastest": min(best, key=best.get), "seconds_per_tile": best}
+    run = {
+        name: seconds * whole_tiles(model.net, side, ARRANGEMENTS[name].batch)
+        for name, seconds in best.items()
+    }
+    return {"fastest": min(run, key=run.get), "seconds_per_tile": best}
 
 
 def main(name, side, arrangement="workers"):
     keep_freed_memory()  # as predict does
     torch.set_num_threads(1)
     model = load_model(name)
-    if side == "--choose":
-        print(json.dumps(choose(model)))
+    if arrangement == "--choose":
+        print(json.dumps(choose(model, int(side))), flush=True)
     else:
         chosen = ARRANGEMENTS[arrangement]
         tiles = shapes(model.net, int(side), chosen.batch)
-        print(json.dumps({"seconds": forward(model, tiles, chosen)}))
+        print(json.dumps({"seconds": forward(model, tiles, chosen)}), flush=True)
+    os._exit(0)  # as the command does
 
 
 if __name__ == "__main__":

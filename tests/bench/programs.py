@@ -68,9 +68,9 @@ def predict(image, model, mask, driver="GTiff"):
 
 def forward(model, side):
     """Return the command of the fastest forward passes over a square, and its arrangement."""
-    script = [PYTHON, HERE / "forward.py", model]
+    script = [PYTHON, HERE / "forward.py", model, side]
     tried = run([*script, "--choose"])["json"]
-    return [*script, side, tried["fastest"]], tried
+    return [*script, tried["fastest"]], tried
 
 
 def installed(name):

@@ -1,3 +1,5 @@
+import json
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +53,45 @@ def test_the_module_is_the_command():
         [sys.executable, "-m", "fcntile", "--version"], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip().endswith(__version__)
+
+
+def ended(*args, stdout=subprocess.PIPE, **environment):
+    """Return how the program ends that has asked Python to say goodbye."""
+    code = """
+import atexit, os, sys
+from fcntile.cli.main import run
+class Left:
+    def __del__(self):
+        os.write(2, b"taken apart")
+left = Left()
+atexit.register(print, "bye", file=sys.stderr)
+run()
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": ""} | environment,
+        text=True,
+    )
+
+
+def test_the_program_ends_at_once(tmp_path):
+    """With all that it has printed, its exit code, and what was to be done at the end."""
+    run = ended("--version")
+    assert (run.returncode, run.stderr) == (0, "bye\n")
+    assert run.stdout.strip().endswith(__version__)
+    assert json.loads(ended("info", "fcn8s", "--json").stdout)["name"] == "fcn8s"
+    run = ended("info", tmp_path / "missing.safetensors")
+    assert run.returncode == errors.ModelError.exit_code
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_cannot_be_printed_is_an_error(unbuffered):
+    with Path("/dev/full").open("w") as full:
+        run = ended("info", "fcn8s", "--json", stdout=full, PYTHONUNBUFFERED=unbuffered)
+    assert run.returncode == errors.OutputError.exit_code
+    assert run.stderr == "Error: cannot print: No space left on device\nbye\n"
 
 
 def test_rio_knows_the_command():
