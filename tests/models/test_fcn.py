@@ -177,7 +177,7 @@ def test_a_frozen_kernel_is_not_trained():
 def test_deep_fcn_is_fcn8s_with_dilated_convolutions():
     deep, plain = (create_model(n, 3, 2, **NARROW) for n in ("deep-fcn", "fcn8s"))
     undone = create_model("deep-fcn", 3, 2, **NARROW, dilation=1)
-    assert deep.reach.field == 648 > plain.reach.field == undone.reach.field
+    assert deep.receptive_field == 648 > plain.receptive_field == undone.receptive_field
     assert deep.block1.get_submodule("1_1").conv1_1.dilation == (2, 2)
     assert [deep.score_pool4.weight.std() < s for s in (0.005, 0.0001)] == [True, False]
     assert create_model("deep-fcn", 3, 2, **NARROW, blocks=3).stride == 8
