@@ -1,6 +1,7 @@
 """The command group: verbosity, and errors as one line with an exit code."""
 
 import atexit
+import errno
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from fcntile.cli.predict import predict
 from fcntile.cli.train import train
 from fcntile.errors import NOTE, FcntileError, OutOfMemoryError, OutputError, Stopped
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
 
 
@@ -53,12 +55,11 @@ class Group(click.Group):
             raise failure(str(error), error.exit_code) from error
         except MemoryError as error:
             raise failure(f"out of memory: {error}", OutOfMemoryError.exit_code) from error
-        except BrokenPipeError:
-            raise  # whoever reads has seen enough: click ends without a word
         except OSError as error:
-            if error.filename is not None:  # that of a file is our fault
+            if error.errno not in FULL:  # at a closed pipe click ends without a word
                 raise
-            raise failure(f"cannot print: {error.strerror}", OutputError.exit_code) from error
+            message = f"cannot write or print: {error.strerror}"
+            raise failure(message, OutputError.exit_code) from error
         except KeyboardInterrupt as error:
             raise failure("interrupted, nothing was written", INTERRUPTED) from error
 

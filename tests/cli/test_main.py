@@ -91,7 +91,7 @@ def test_what_cannot_be_printed_is_an_error(unbuffered):
     with Path("/dev/full").open("w") as full:
         run = ended("info", "fcn8s", "--json", stdout=full, PYTHONUNBUFFERED=unbuffered)
     assert run.returncode == errors.OutputError.exit_code
-    assert run.stderr == "Error: cannot print: No space left on device\nbye\n"
+    assert run.stderr == "Error: cannot write or print: No space left on device\nbye\n"
 
 
 def test_rio_knows_the_command():
