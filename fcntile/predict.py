@@ -13,7 +13,7 @@ import rasterio
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError
-from fcntile.inference.blend import Rows, blend, empty_rows
+from fcntile.inference.blend import Halves, Rows, blend, empty_rows
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
 from fcntile.inference.cluster.client import Tally, have_parts_made
 from fcntile.inference.cluster.crew import choose_crew
@@ -52,7 +52,7 @@ class Summary:
         height: pixels.
         tile: side in px.
         compute_factor: net pixels per raster pixel, (tile / stride)^2.
-        tiles: places of the grid that this run went to; those at a seam of workers count twice.
+        tiles: places of the grid that this run went to, some of them twice.
         skipped_tiles: those without a pixel to predict, never inferred.
         parts: of the run.
         resumed_parts: those that an earlier run had finished.
@@ -189,6 +189,7 @@ def predict(
             max_memory=crew.memory(max_memory) if crew else max_memory,
             width=int(extent.width),
             fixed_batch=bool(batch_size or scheduler),
+            shares=crew is not None,
         )
         remark_on_tile(loaded, layout.tiling.tile)
         job = Job(
@@ -213,6 +214,7 @@ def predict(
             return forecast(walker, layout, extent, windows, stitch, card.name)
         parts = stack.enter_context(open_parts(outputs, facts, windows, restart=restart))
         missing = parts.missing()
+        resumed = len(parts.windows) - len(missing)
         for path in paths.values():  # those that an earlier run was about to make may be there
             check_output(path, overwrite=overwrite or not missing)
         assembly = Assembly(
@@ -250,7 +252,7 @@ def predict(
         tiles=tally.total,
         skipped_tiles=tally.skipped,
         parts=len(parts.windows),
-        resumed_parts=len(parts.windows) - len(missing),
+        resumed_parts=resumed,
         seconds=round(seconds, 3),
         megapixels_per_second=round(pixels / 1e6 / seconds, 3),
         stage_seconds={stage: round(clock.seconds[stage], 3) for stage in STAGES},
@@ -282,6 +284,7 @@ class Walker:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.total = self.done = self.skipped = 0  # tiles
+        self.halves: Halves | None = None  # of junctions that workers share
         self.job, self.raster, self.outputs = job, raster, outputs
         self.area = Area(job.area, raster) if job.area else None
         self._values, self._clock, self._progress = model.card.values, clock, progress
@@ -328,7 +331,8 @@ class Walker:
         )
         strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")
         tiles = Tap(self._engine.infer(strips, tiling, block), self._count)
-        blended = blend(tiles, tiling, block, job.products, job.plan.device, clock, job.threshold)
+        device, halves = job.plan.device, self.halves
+        blended = blend(tiles, tiling, block, job.products, device, clock, job.threshold, halves)
         rows = ahead(blended, clock, empty="wait_rows", full="wait_write", stop=tiles.close)
         with closing(strips), closing(rows):
             yield from rows

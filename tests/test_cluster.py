@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from conftest import DATA, DEMO
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nets import NARROW, save_test_model
 from rasterio.windows import Window
 from refusals import assert_refused
@@ -23,8 +26,10 @@ from fcntile.errors import InputError, OptionError
 from fcntile.inference.cluster import connection
 from fcntile.inference.cluster.crew import Crew
 from fcntile.inference.cluster.local_workers import local_client
-from fcntile.inference.cluster.stretches import Stretches
+from fcntile.inference.cluster.stretches import Stretches, divide
+from fcntile.inference.job import union, walks
 from fcntile.inference.memory import resident_bytes
+from fcntile.inference.tiling import Axis
 from fcntile.predict import predict
 from fcntile.raster.parts import parts_folder, plan_parts
 
@@ -132,28 +137,65 @@ def test_two_local_workers_make_the_bytes_of_one_process(scene, tmp_path, small_
     assert "dashboard: http://127.0.0.1:" in caplog.text
 
 
+OUTPUTS = ("probabilities", "entropy")
+
+
+@pytest.fixture(scope="module")
+def holes(scene, tmp_path_factory):
+    """The scene with nodata, where rows of tiles meet too, and all outputs of one process."""
+    folder = tmp_path_factory.mktemp("holes")
+    image = str(folder / "image.tif")
+    with rasterio.open(scene[0]) as raster:
+        pixels, profile = raster.read(), raster.profile
+    pixels[:, 350:620, 100:900] = 0
+    pixels[:, :, 2000:] = 0
+    with rasterio.open(image, "w", **profile | {"nodata": 0}) as raster:
+        raster.write(pixels)
+    return image, made_of(image, scene[1], folder)
+
+
+def made_of(image, model, folder, **options):
+    """Predict, and return the bytes of all outputs and the number of tiles."""
+    files = {name: folder / f"{name}.tif" for name in OUTPUTS}
+    mask = folder / "mask.tif"
+    made = predict(image, mask, model=model, **GRID, products=files, **options)
+    return [path.read_bytes() for path in (mask, *files.values())], made.tiles
+
+
+def test_workers_infer_no_tile_twice_where_their_stretches_meet(scene, holes, tmp_path, scheduler):
+    image, (files, tiles) = holes
+    wait_for_workers(scheduler, 2)
+    made, by_workers = made_of(image, scene[1], tmp_path, scheduler=address(scheduler))
+    assert made == files
+    assert by_workers == tiles
+
+
 def test_local_workers_look_for_garbage_but_not_among_what_was_imported():
     with local_client(1, "fcntile.predict", on_gpus=False) as client:
         assert all(client.run(gc.isenabled).values())
         assert min(client.run(gc.get_freeze_count).values()) > 100_000
 
 
+@pytest.mark.parametrize("columns", [1024, 4096], ids=["three swaths", "shared junctions"])
 def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
-    scene, tmp_path, small_parts, scheduler
+    scene, tmp_path, scheduler, monkeypatch, columns
 ):
     image, model, mask = scene
+    monkeypatch.setattr(
+        "fcntile.predict.plan_parts", lambda extent, *size: plan_parts(extent, 256, columns)
+    )
     out, finished = tmp_path / "mask.tif", []
     with worker(scheduler) as third:
         wait_for_workers(scheduler, 3)
 
         def progress(done, total):
             finished.append(done)
-            if len(finished) == 2:  # of 18: each worker has parts in the making
+            if len(finished) == 2:  # each worker has parts in the making
                 os.kill(third.pid, signal.SIGKILL)
 
         predict(image, out, model=model, **GRID, scheduler=address(scheduler), progress=progress)
         assert third.wait(5) == -signal.SIGKILL
-    assert len(finished) == 18
+    assert len(finished) == (18 if columns == 1024 else 6 + 2 + 2)
     assert out.read_bytes() == mask
 
 
@@ -246,11 +288,42 @@ def test_threads_and_memory_are_shared_among_local_workers():
     assert crew.memory(8e9) == pytest.approx((8e9 - resident_bytes()) / 2, rel=0.01)
 
 
+@settings(deadline=None)
+@given(st.data())
+def test_a_divided_run_has_every_pixel_once_and_every_row_of_tiles_in_one_stretch(data):
+    guard, unit = data.draw(st.integers(0, 8)), 16
+    y = Axis(data.draw(st.integers(1, 2000)), 4 * unit, 2 * unit, guard=guard)
+    columns, rows = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 400))
+    windows = plan_parts(Window(0, 0, 300, y.size), rows, columns)
+    windows = data.draw(st.lists(st.sampled_from(windows), unique=True, min_size=1))
+    windows.sort(key=lambda w: (w.col_off, w.row_off))
+    count = data.draw(st.integers(1, 30))
+
+    stretches, junctions = divide(windows, y, count)
+    before, after = np.zeros((2, y.size, 300), np.uint8)
+    for window in windows:
+        before[window.toslices()] += 1
+    for window in chain(*stretches, junctions):
+        after[window.toslices()] += 1
+    assert np.array_equal(before, after)
+
+    def rows_of(stretch):
+        (top, bottom), _ = union(stretch).toranges()
+        return len(y.needed(top, bottom))
+
+    routes = list(walks(windows))
+    assert len(stretches) >= len(routes)
+    assert sum(map(rows_of, stretches)) == sum(map(rows_of, routes))
+    if len(routes) == 1 and len(stretches) == count and y.guard < unit:
+        sizes = sorted(map(rows_of, stretches))
+        assert sizes[-1] - sizes[0] <= 3  # at a walk's ends there may be rows that no cut suits
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_every_part_is_given_once_whoever_comes_and_goes(seed):
     chance = random.Random(seed)
     windows = plan_parts(Window(0, 0, 900, 4000), 100, 300)
-    stretches, given, crew = Stretches(windows), [], ["a", "b"]
+    stretches, given, crew = Stretches(list(walks(windows)), Axis(4000, 64, 16)), [], ["a", "b"]
     while stretches:
         if chance.random() < 0.1:
             crew = chance.sample("abcdef", chance.randint(1, 4))

@@ -8,10 +8,12 @@ no weight sum, no division, and two tiles that agree to the bit keep their logit
 Only what is still open is kept: the right junction of the tile before, and the bottom junctions of
 the tile row above. Everything else is final as soon as its tile arrives, and leaves as what is
 wanted of it. A window inside the raster gets the very logits that it has in the whole: the tiles
-above and left of it that reach in are blended too.
+above and left of it that reach in are blended too. Or none is above it: a window may begin where a
+junction ends, and another end where it begins. Then each leaves its half of it, to be joined.
 """
 
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -27,6 +29,32 @@ from fcntile.inference.tiling import Block, Tiling
 
 EMPTY = 256  # rows without data that are given at a time
 Rows = list[NDArray[np.generic]]  # (bands, rows, width) of each product
+
+
+@dataclass(frozen=True)
+class Half:
+    """What one of two rows of tiles has of the junction between them.
+
+    Args:
+        logits: (classes, ramp, width) float32; None if no pixel is valid.
+        valid: (ramp, width) bool, which pixels the mask is to have; None in the upper row's half.
+    """
+
+    logits: NDArray[np.float32] | None
+    valid: NDArray[np.bool_] | None = None
+
+
+@dataclass
+class Halves:
+    """What a window leaves of the junctions around it, if it begins or ends at one.
+
+    Args:
+        above: once its first row of tiles is blended.
+        below: once its last one is.
+    """
+
+    above: Half | None = None
+    below: Half | None = None
 
 
 def taper(ramp: int) -> Tensor:
@@ -47,6 +75,7 @@ def blend(
     device: torch.device,
     clock: Clock,
     threshold: Threshold | None = None,
+    halves: Halves | None = None,
 ) -> Generator[Rows, None, None]:
     """Yield the finished rows of a window from top to bottom, those of one row of tiles at a time.
 
@@ -58,6 +87,7 @@ def blend(
         device: where the logits are, and all arithmetic is done.
         clock: counts the seconds of "blend".
         threshold: of one class in the mask.
+        halves: where to leave the halves of the junctions around the window.
 
     Yields:
         (bands, rows, width) of each product; int16 positions as uint16.
@@ -65,22 +95,73 @@ def blend(
     Raises:
         ModelError: if a logit is infinite or not a number.
     """
-    blender = Blender(tiling, block, products, device, threshold)
+    blender = Blender(tiling, block, products, device, threshold, shares=halves is not None)
     for tile in tiles:
         with clock("blend"), out_of_memory(device, 1):
             blender.add(tile)
             if tile.column < block.columns[-1]:
                 continue
             rows = blender.finish(tile.row)
+            if halves:
+                blender.share(tile.row, halves)
         if rows[0].shape[1]:
             yield rows
+
+
+def join(
+    upper: Half,
+    lower: Half,
+    products: Sequence[Product],
+    device: torch.device,
+    threshold: Threshold | None = None,
+) -> Rows:
+    """Return the rows of a junction of which two windows have left their halves.
+
+    Args:
+        upper: of the window above it.
+        lower: of the window below it.
+        products: what is wanted of the logits.
+        device: where arithmetic is done.
+        threshold: of one class in the mask.
+
+    Raises:
+        ModelError: if a logit is infinite or not a number.
+    """
+    assert lower.valid is not None
+    if upper.logits is None or lower.logits is None:
+        return _without_data(products, lower.valid.shape)
+    above, below = (torch.tensor(half.logits, device=device) for half in (upper, lower))
+    up = taper(above.shape[1]).to(device)[:, None]
+    best, made = reduce(torch.lerp(above, below, up), products, threshold)
+    _check(best.sum(), "where the parts of two workers meet")
+    empty = ~torch.tensor(lower.valid, device=device)
+    return [
+        _numpy(values.masked_fill(empty, product.nodata))
+        for values, product in zip(made, products, strict=True)
+    ]
 
 
 def empty_rows(products: Sequence[Product], window: Window) -> Generator[Rows, None, None]:
     """Yield the rows of a window without any data."""
     for row in range(0, int(window.height), EMPTY):
-        shape = min(EMPTY, int(window.height) - row), int(window.width)
-        yield [_numpy(torch.full((p.bands, *shape), p.nodata, dtype=p.dtype)) for p in products]
+        yield _without_data(products, (min(EMPTY, int(window.height) - row), int(window.width)))
+
+
+def _without_data(products: Sequence[Product], shape: tuple[int, int]) -> Rows:
+    return [_numpy(torch.full((p.bands, *shape), p.nodata, dtype=p.dtype)) for p in products]
+
+
+def _check(total: Tensor, where: str) -> None:
+    """Raise ModelError if a sum of logits is not finite."""
+    if not torch.isfinite(total):
+        raise ModelError(
+            f"the net gives infinite or undefined logits {where}: the model is broken, or the "
+            "precision too low for it (use fp32)"
+        )
+
+
+def _on_host(logits: Tensor | None) -> NDArray[np.float32] | None:
+    return None if logits is None else logits.cpu().numpy()
 
 
 def _numpy(rows: Tensor) -> NDArray[np.generic]:
@@ -98,6 +179,7 @@ class Blender:
         products: what is wanted of the logits.
         device: where the logits are.
         threshold: of one class in the mask.
+        shares: whether the halves of the junctions around the window are wanted.
     """
 
     def __init__(
@@ -107,6 +189,8 @@ class Blender:
         products: Sequence[Product],
         device: torch.device,
         threshold: Threshold | None = None,
+        *,
+        shares: bool = False,
     ) -> None:
         self._tiling, self._block, self._device = tiling, block, device
         self._products, self._threshold = products, threshold
@@ -115,6 +199,12 @@ class Blender:
         self._left: Tensor | None = None  # right junction of the tile before, (K, rows, ramp)
         self._above: Tensor | None = None  # bottom junctions of the row above, (K, ramp, width)
         self._rows: list[Tensor] = []  # finished ones of this row of tiles
+        y, first, last = tiling.y, block.rows[0], block.rows[-1]
+        (top, bottom), (left, right) = block.window.toranges()
+        self._shares_above = shares and first > 0 and y.junction(first)[1] == top
+        self._shares_below = shares and last < y.count - 1 and y.junction(last + 1)[0] == bottom
+        self._top: Tensor | None = None  # of the first row, if it is shared, (K, ramp, width)
+        self._top_valid = torch.zeros((y.ramp, right - left), dtype=torch.bool, device=device)
 
     def _window(self, row: int) -> tuple[slice, slice]:
         """Return the rows and columns of the window that a row of tiles completes."""
@@ -164,7 +254,13 @@ class Blender:
         if tile.row > self._block.rows[0]:
             junction, up = logits[:, : y.ramp], self._up[y.ramp][:, None]
             torch.lerp(self._above[:, :, here], junction, up, out=junction)
-        if tile.row < self._block.rows[-1]:
+        elif self._shares_above:
+            if self._top is None:
+                self._top = torch.zeros_like(self._above)
+            self._top[:, :, here] = logits[:, : y.ramp]
+            spans = slice(y0 - top, y0 - top + y.ramp), slice(first - side, stop - side)
+            self._top_valid[:, here] = True if tile.valid is None else tile.valid[spans]
+        if tile.row < self._block.rows[-1] or self._shares_below:
             self._above[:, :, here] = logits[:, y_done - y0 :]
         if wanted.start >= wanted.stop:
             return
@@ -189,10 +285,13 @@ class Blender:
         """
         wanted, _ = self._window(row)
         made = [_numpy(rows) for rows in self._rows]
-        if not torch.isfinite(self._total):
-            raise ModelError(
-                f"the net gives infinite or undefined logits in rows {wanted.start} to "
-                f"{wanted.stop - 1}: the model is broken, or the precision too low for it "
-                "(use fp32)"
-            )
+        _check(self._total, f"in rows {wanted.start} to {wanted.stop - 1}")
         return made
+
+    def share(self, row: int, halves: Halves) -> None:
+        """Leave what a finished row of tiles has of the junctions around the window."""
+        if self._shares_above and row == self._block.rows[0]:
+            halves.above = Half(_on_host(self._top), self._top_valid.cpu().numpy())
+            self._top = None
+        if self._shares_below and row == self._block.rows[-1]:
+            halves.below = Half(_on_host(self._above))

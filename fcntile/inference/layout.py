@@ -58,6 +58,7 @@ def plan_layout(
     max_memory: float | None = None,
     width: int | None = None,
     fixed_batch: bool = False,
+    shares: bool = False,
 ) -> Layout:
     """Return how to go through a raster.
 
@@ -75,6 +76,7 @@ def plan_layout(
         max_memory: bytes of host memory; None for what is there and half of what is free.
         width: columns to go through; None for the raster's.
         fixed_batch: whether the plan's batch is the user's wish.
+        shares: whether workers share junctions.
 
     Raises:
         OptionError: if tile and overlap do not suit the net.
@@ -93,7 +95,7 @@ def plan_layout(
 
     width = width or raster.width
     bound = max_memory or default_bound()
-    budget = Budget(model, plan, products, raster, bands)
+    budget = Budget(model, plan, products, raster, bands, shares=shares)
     is_auto = tile == "auto" or (tile is None and stitch == "exact")
     if is_auto:
         step = model.net.stride

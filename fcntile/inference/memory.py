@@ -27,6 +27,7 @@ from fcntile.raster.part_files import BLOCK
 
 SHARE = 0.5  # of the memory that is free, unless the user says how much to take
 GPU_SHARE = 0.8  # of its free memory
+HALVES = 5  # of junctions: a worker's own above and below, two to be joined, and the result
 STRIPS, ROWS = 4, 4  # held at a time: read, waiting, cut into tiles; blended, waiting, written
 KERNELS = 1.5  # of the maps, for what kernels need for themselves
 OVERHEAD = 200e6  # bytes: GDAL's smallest block cache, threads, compiled kernels, gaps in heaps
@@ -63,6 +64,7 @@ class Budget:
         products: that are wanted.
         raster: open.
         bands: of it that are read.
+        shares: whether workers share junctions.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class Budget:
         products: Sequence[Product],
         raster: rasterio.DatasetReader,
         bands: Sequence[int],
+        *,
+        shares: bool = False,
     ) -> None:
         self._plan, self._classes = plan, len(model.card.classes)
         self._weights = sum(w.nbytes for w in model.net.state_dict().values())
@@ -80,6 +84,7 @@ class Budget:
         self._pixel = len(bands) * np.dtype(raster.dtypes[bands[0] - 1]).itemsize + 1  # its mask
         self._out = sum(p.bands * PIXEL_TYPES[p.dtype] for p in products)
         self._cached = cached_column_bytes(raster)
+        self._junctions = HALVES if shares else 0  # held beside those that are open
         self._resident = resident_bytes()
 
     def need(self, tiling: Tiling) -> Need:
@@ -96,13 +101,15 @@ class Budget:
             + 4 * BLOCK * self._out
             + self._cached
         )
+        junction = 4 * self._classes * tiling.y.ramp
+        column += self._junctions * junction
         fixed += self._weights  # mapped from the file, and there once they are read
         if not on_cpu:
             return Need(fixed, column, self._prepared + batch * self._maps + 3 * logits)
         fixed += (
             self._prepared + plan.workers * batch * self._maps + (2 * plan.workers + 1) * logits
         )
-        return Need(fixed, column + 4 * self._classes * tiling.y.ramp)
+        return Need(fixed, column + junction)
 
 
 def choose_columns(need: Need, width: int, bound: float) -> int:

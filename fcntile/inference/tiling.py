@@ -103,6 +103,14 @@ class Axis:
         first, stop = self.counted(k)
         return first, stop if k == self.count - 1 else self.counted(k + 1)[0]
 
+    def junction(self, k: int) -> tuple[int, int]:
+        """First and one past the last raster pixel that tiles `k - 1` and `k` share; k > 0.
+
+        >>> Axis(1000, 512, 128, guard=16).junction(1)
+        (400, 496)
+        """
+        return self.counted(k)[0], self.counted(k - 1)[1]
+
     def needed(self, first: int, stop: int) -> range:
         """Tiles that have weight in an interval of pixels.
 

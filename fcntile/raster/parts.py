@@ -77,10 +77,14 @@ class Parts:
         folder: where they are.
         outputs: files that the run makes.
         windows: of all parts.
+        facts: what they are of, for the manifest.
     """
 
-    def __init__(self, folder: Path, outputs: Sequence[Output], windows: Sequence[Window]) -> None:
+    def __init__(
+        self, folder: Path, outputs: Sequence[Output], windows: Sequence[Window], facts: Facts
+    ) -> None:
         self.folder, self.outputs, self.windows = folder, outputs, windows
+        self._facts = facts
         self._files: dict[tuple[str, int, int], Path] = {}  # by output, row and column
         for path in folder.glob("*.tif"):
             self._note(path)
@@ -109,22 +113,37 @@ class Parts:
             self._files.pop(key).unlink()
         return len(damaged)
 
-    def narrow(self, windows: Sequence[Window]) -> bool:
-        """Cut the missing parts that are wider than those of another cut; tell whether any is.
+    def narrow(self, windows: Sequence[Window]) -> None:
+        """Cut the missing parts that are wider than those of another cut.
 
         Args:
             windows: of the other cut, which has less memory.
+
+        Raises:
+            OutputError: if the manifest cannot be written.
         """
         rows, columns = (max(n) for n in zip(*((w.height, w.width) for w in windows), strict=True))
         wide = [window for window in self.missing() if window.width > columns]
-        for window in wide:
+        self.cut(wide, [piece for window in wide for piece in plan_parts(window, rows, columns)])
+
+    def cut(self, before: Sequence[Window], after: Sequence[Window]) -> None:
+        """Cut missing parts in another way.
+
+        Args:
+            before: as they are cut now.
+            after: of the same pixels.
+
+        Raises:
+            OutputError: if the manifest cannot be written.
+        """
+        for window in set(before) - set(after):
             for output in self.outputs:  # one of several may have been stored
                 if path := self._files.pop((output.name, window.row_off, window.col_off), None):
                     path.unlink()
-        kept = [window for window in self.windows if window not in wide]
-        pieces = [piece for window in wide for piece in plan_parts(window, rows, columns)]
-        self.windows = sorted((*kept, *pieces), key=lambda w: (w.col_off, w.row_off))
-        return bool(wide)
+        windows = {*self.windows} - {*before} | {*after}
+        if windows != {*self.windows}:
+            self.windows = sorted(windows, key=lambda w: (w.col_off, w.row_off))
+            _write_manifest(self.folder, self._facts, self.windows)
 
     def add(self, paths: Sequence[Path]) -> None:
         """Take over finished files of a part, that `PartWriter` has written in the folder.
@@ -227,17 +246,17 @@ def _resumed(
             )
         for path in folder.glob("*.unfinished"):
             path.unlink()
-        parts = Parts(folder, outputs, [Window(*window) for window in known["windows"]])
+        cut = [Window(*window) for window in known["windows"]]
+        parts = Parts(folder, outputs, cut, facts)
         if damaged := parts.forget_damaged():
             log.warning("%d file(s) in %s are damaged and will be made again", damaged, folder)
-        if parts.narrow(windows):
-            _write_manifest(folder, facts, parts.windows)
+        parts.narrow(windows)
         return parts
     for path in folder.iterdir():
         if path.name != LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     _write_manifest(folder, facts, windows)
-    return Parts(folder, outputs, windows)
+    return Parts(folder, outputs, windows, facts)
 
 
 def _write_manifest(folder: Path, facts: Facts, windows: Sequence[Window]) -> None:

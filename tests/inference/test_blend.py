@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rasterio.windows import Window
 
 from fcntile.errors import ModelError
-from fcntile.inference.blend import blend, taper
+from fcntile.inference.blend import Halves, blend, join, taper
 from fcntile.inference.engine import Tile
 from fcntile.inference.products import make_products
 from fcntile.inference.stages import Clock
@@ -109,6 +109,56 @@ def test_a_window_has_the_very_classes_that_it_has_in_the_whole(tiling, data):
     (top, bottom), (left, right) = spans
     part = blended(tiles, tiling, 3, Window.from_slices(*spans))
     assert np.array_equal(part, blended(tiles, tiling, 3)[top:bottom, left:right])
+
+
+def halves_of(tiles, tiling, products, window):
+    """Return what a window leaves of the junctions around it, and its rows put together."""
+    block, halves = tiling.block(window), Halves()
+    here = [t for t in tiles if t.row in block.rows and t.column in block.columns]
+    copies = [
+        Tile(t.row, t.column, None if t.logits is None else t.logits.clone(), t.valid) for t in here
+    ]
+    rows = list(blend(copies, tiling, block, products, CPU, Clock(), None, halves))
+    return halves, [np.concatenate(bands, axis=1) for bands in zip(*rows, strict=True)]
+
+
+@settings(deadline=None)
+@given(tilings(), st.data())
+def test_two_windows_and_their_joined_halves_are_the_whole_to_the_bit(tiling, data):
+    """No row of tiles is given to both, and where there is no data, there is none."""
+    choices = [k for k in range(1, tiling.y.count) if tiling.y.ramp]
+    assume(choices)
+    first, stop = tiling.y.junction(data.draw(st.sampled_from(choices)))
+    columns = slice(
+        *sorted(
+            data.draw(st.lists(st.integers(0, tiling.x.size), min_size=2, max_size=2, unique=True))
+        )
+    )
+    rows = [slice(0, first), slice(stop, tiling.y.size)]
+    upper, lower, whole = (
+        Window.from_slices(span, columns) for span in (*rows, slice(0, tiling.y.size))
+    )
+    blocks = [tiling.block(window).rows for window in (upper, lower, whole)]
+    assert len(blocks[0]) + len(blocks[1]) == len(blocks[2])
+
+    products = make_products(["logits"], 3, "float32")
+    tiles = random_tiles(tiling, 3)
+    ground = torch.rand(tiling.y.padded, tiling.x.padded) < data.draw(
+        st.sampled_from([0.0, 0.5, 1.0])
+    )
+    ground[: data.draw(st.integers(0, tiling.y.size))] = data.draw(st.booleans())
+    for i, tile in enumerate(tiles):
+        window = tiling.y.start(tile.row), tiling.x.start(tile.column)
+        y, x = (
+            slice(start, start + n) for start, n in zip(window, tile.logits.shape[1:], strict=True)
+        )
+        valid = ground[y, x]
+        tiles[i] = Tile(tile.row, tile.column, tile.logits if valid.any() else None, valid)
+    above, below = (halves_of(tiles, tiling, products, window) for window in (upper, lower))
+    joined = join(above[0].below, below[0].above, products, CPU)
+    expected = halves_of(tiles, tiling, products, whole)[1]
+    for parts in zip(above[1], joined, below[1], expected, strict=True):
+        assert np.concatenate(parts[:3], axis=1).tobytes() == parts[3].tobytes()
 
 
 @pytest.mark.parametrize("classes", [1, 255, 256, 300])

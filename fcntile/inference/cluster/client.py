@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rasterio.windows import Window
 
@@ -22,8 +23,15 @@ from fcntile.errors import NOTE, OutOfMemoryError
 from fcntile.inference.cluster.connection import connection, lost, workers_of
 from fcntile.inference.cluster.crew import Crew
 from fcntile.inference.cluster.local_workers import local_client
-from fcntile.inference.cluster.stretches import Stretch, Stretches
-from fcntile.inference.cluster.worker import Made, Order, clear_up, make_part
+from fcntile.inference.cluster.stretches import Junctions, Stretch, Stretches, divide
+from fcntile.inference.cluster.worker import (
+    Made,
+    Order,
+    clear_up,
+    make_junction,
+    make_part,
+    without_halves,
+)
 from fcntile.inference.job import union, walks
 from fcntile.inference.stages import Clock
 from fcntile.raster.parts import Parts
@@ -35,6 +43,21 @@ log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2  # parts that a worker has at a time: in the making, and next
 WATCH = 0.2  # seconds between two looks at signals and workers
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A part that a worker has been asked for.
+
+    Args:
+        worker: its address; "" if it is for any.
+        window: of the part.
+        whole: the part with its halves of junctions.
+    """
+
+    worker: str
+    window: Window
+    whole: "Future"
 
 
 @dataclass
@@ -78,7 +101,12 @@ def have_parts_made(
     pixels, done = sum(w.width * w.height for w in missing), 0
     with _client(crew, order) as client:
         log.log(NOTE, "dashboard: %s", client.dashboard_link)
-        for window, made in _made(client, order, missing, signals):
+        count = 1 if order.job.area else len(workers_of(client, set()))
+        y = order.job.tiling.y
+        stretches, seams = divide(missing, y, count)
+        parts.cut(missing, [*chain(*stretches), *seams])
+        made_by_workers = _made(client, order, Stretches(stretches, y), Junctions(seams), signals)
+        for window, made in made_by_workers:
             with clock("write"):
                 parts.receive(made.files)
             tally.total += made.tiles
@@ -108,58 +136,66 @@ def _client(crew: Crew, order: Order) -> Iterator["Client"]:
 
 
 def _made(
-    client: "Client", order: Order, windows: Sequence[Window], signals: Sequence[int]
+    client: "Client",
+    order: Order,
+    waiting: Stretches,
+    junctions: Junctions,
+    signals: Sequence[int],
 ) -> Iterator[tuple[Window, Made]]:
     """Yield parts as workers finish them; after a signal those in the making."""
-    stretches, packed = Stretches(windows), pickle.dumps(_placed(order))
+    packed = pickle.dumps(_placed(order))
     landed: SimpleQueue[Future] = SimpleQueue()
-    flying: dict[Future, tuple[str, Window]] = {}  # the first of a worker's is in the making
+    flying: dict[Future, _Asked] = {}  # the first of a worker's is in the making
     last: set[Future] | None = None  # to be waited for after a signal
     known: set[str] = set()
-    while stretches or flying:
+
+    def ask(worker: str, window: Window, make: Callable[..., Made], *args: object) -> None:
+        options: dict[str, Any] = {"pure": False, "retries": 1}
+        if worker:
+            options |= {"workers": [worker], "allow_other_workers": True}  # if this one is lost
+        whole = future = client.submit(make, packed, *args, **options)
+        if junctions.touch(window):  # what is large stays where it is
+            future = client.submit(without_halves, whole, **options)
+        flying[future] = _Asked(worker, window, whole)
+        future.add_done_callback(landed.put)
+
+    while waiting or flying:
         workers = workers_of(client, known)
-        stretches.keep(workers)
+        waiting.keep(workers)
         if signals:
             if last is None:
-                firsts = {worker: part for part, (worker, _) in reversed(flying.items())}
+                firsts = {asked.worker: part for part, asked in reversed(flying.items())}
                 last = set(firsts.values())
             if last.isdisjoint(flying):
                 raise KeyboardInterrupt
         else:
-            for worker, route in _orders(stretches, workers, [to for to, _ in flying.values()]):
-                future = client.submit(
-                    make_part,
-                    packed,
-                    route,
-                    workers=[worker],
-                    allow_other_workers=True,  # if this one is lost
-                    pure=False,
-                    retries=1,
-                )
-                flying[future] = worker, route[0]
-                future.add_done_callback(landed.put)
+            busy = [asked.worker for asked in flying.values()]
+            for worker, route in _orders(waiting, workers, busy):
+                ask(worker, route[0], make_part, route, junctions.touch(route[0]))
         try:
             future = landed.get(timeout=WATCH)
         except Empty:
             continue
-        _, window = flying.pop(future)
-        yield window, _result(client, future)
+        asked = flying.pop(future)
+        yield asked.window, _result(client, future)
         future.release()
+        for window, *halves in junctions.add(asked.window, asked.whole):
+            ask("", window, make_junction, window, *halves)
 
 
 def _orders(
-    stretches: Stretches, workers: Sequence[str], busy: list[str]
+    waiting: Stretches, workers: Sequence[str], busy: list[str]
 ) -> Iterator[tuple[str, Stretch]]:
     """Yield who is to make what next: a part for all who have none, then one ahead for all.
 
     Args:
-        stretches: of which parts are taken.
+        waiting: of which parts are taken.
         workers: that there are.
         busy: workers of the parts that are on their way.
     """
     for depth in range(IN_FLIGHT):
         for worker in workers:
-            if busy.count(worker) <= depth and (route := stretches.take(worker)):
+            if busy.count(worker) <= depth and (route := waiting.take(worker)):
                 busy.append(worker)
                 yield worker, route
 

@@ -1,7 +1,8 @@
 """What a worker of a cluster does: it makes parts, and walks on from one to the next.
 
 It keeps its walk, the raster and the model open when a part is made. If the next one is the part
-below, the walk has already read and inferred ahead; if not, a new walk begins.
+below, the walk has already read and inferred ahead; if not, a new walk begins. Of the junctions at
+the ends of a stretch each neighbour has a half; whoever gets both makes the part that lies there.
 """
 
 import gc
@@ -23,6 +24,7 @@ import torch
 from rasterio.windows import Window
 
 from fcntile.errors import FcntileError, InputError
+from fcntile.inference.blend import Half, Halves, join
 from fcntile.inference.devices import choose_device, keep_freed_memory
 from fcntile.inference.job import Job
 from fcntile.inference.provenance import facts_of
@@ -30,7 +32,8 @@ from fcntile.inference.stages import Clock
 from fcntile.models.model_file import Model, load_model
 from fcntile.raster.gdal import open_raster, settings_of_process
 from fcntile.raster.identity import identify
-from fcntile.raster.outputs import Output
+from fcntile.raster.outputs import Output, class_values
+from fcntile.raster.part_files import PartWriter
 from fcntile.raster.parts import Facts, differences
 
 
@@ -39,6 +42,7 @@ class Walks(Protocol):
 
     done: int
     skipped: int
+    halves: Halves | None
 
     def parts(
         self, folder: Path, windows: Sequence[Window]
@@ -74,12 +78,14 @@ class Made:
         tiles: places of the grid that the worker went to since the part before.
         skipped: those without a pixel to predict.
         seconds: by stage, since the part before.
+        halves: of the junctions at its upper and lower rim, if they are asked for.
     """
 
     files: list[tuple[str, bytes]]
     tiles: int = 0
     skipped: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    halves: Halves = field(default_factory=Halves)
 
 
 class Walk:
@@ -107,6 +113,7 @@ class Walk:
             settings = settings_of_process(job.input, job.plan.threads, order.cache)
             stack.enter_context(settings)
             self._walker = _open(order, stack, self._clock)
+            self._walker.halves = self._halves = Halves()
             self._parts = stack.enter_context(closing(self._walker.parts(folder, route)))
             self._stack = stack.pop_all()
 
@@ -114,16 +121,16 @@ class Walk:
         """Tell whether a part is the next one."""
         return self._ahead[:1] == [window]
 
-    def next(self) -> Made:
-        """Return the next part."""
+    def next(self, *, shares: bool) -> Made:
+        """Return the next part, and if it `shares` junctions, its halves of them."""
         window, paths = next(self._parts)
         assert window == self._ahead[0], "the walk went elsewhere"
         del self._ahead[0]
-        files = [(path.name, path.read_bytes()) for path in paths]
-        for path in paths:
-            path.unlink()
         walker, seconds = self._walker, self._clock.seconds
-        made = Made(files, walker.done, walker.skipped, dict(seconds))
+        above, below = self._halves.above, None if self._ahead else self._halves.below
+        halves = Halves(above, below) if shares else Halves()
+        made = Made(_contents(paths), walker.done, walker.skipped, dict(seconds), halves)
+        self._halves.above = None  # it is the first part's
         walker.done = walker.skipped = 0
         seconds.clear()
         return made
@@ -146,24 +153,57 @@ def _open(order: Order, stack: ExitStack, clock: Clock) -> Walks:
     return order.walker(job, model, raster, order.outputs, clock)
 
 
+def _contents(paths: Sequence[Path]) -> list[tuple[str, bytes]]:
+    """Return the names and contents of files, and remove them."""
+    files = [(path.name, path.read_bytes()) for path in paths]
+    for path in paths:
+        path.unlink()
+    return files
+
+
 _thread = ThreadPoolExecutor(1, "fcntile")  # all below is in here: whatever thread Dask comes in
 _walk: tuple[bytes, Walk] | None = None  # and its order
 
 
-def make_part(order: bytes, route: Sequence[Window]) -> Made:
+def make_part(order: bytes, route: Sequence[Window], shares: bool = False) -> Made:
     """Make a part in a worker, on what the part before has left open.
 
     Args:
         order: pickled.
         route: window of the part, and those below it that will probably be next.
+        shares: whether its halves of the junctions above and below it are wanted.
 
     Raises:
         FcntileError: as `fcntile.predict.predict` does, and naming the worker if it cannot begin.
     """
+    return _in_thread(_make_part, order, route, shares)
+
+
+def make_junction(order: bytes, window: Window, upper: Made, lower: Made) -> Made:
+    """Make the part that lies between two others, of the halves that they have of it.
+
+    Args:
+        order: pickled.
+        window: of the part.
+        upper: the part above it.
+        lower: the part below it.
+
+    Raises:
+        FcntileError: as `fcntile.predict.predict` does.
+    """
+    return _in_thread(_make_junction, order, window, upper.halves.below, lower.halves.above)
+
+
+def without_halves(made: Made) -> Made:
+    """Return what the client wants of a part."""
+    return replace(made, halves=Halves())
+
+
+def _in_thread(make: Callable[..., Made], *args: object) -> Made:
     from distributed import get_worker  # knows it by the thread that Dask comes in
 
     scratch = str(get_worker().local_directory)  # Dask removes it even if a worker was killed
-    making = _thread.submit(_make_part, order, route, scratch)
+    making = _thread.submit(make, *args, scratch)
     failure = making.exception()
     if isinstance(failure, FcntileError):
         raise type(failure)(*failure.args)  # without its causes: GDAL's own cannot be pickled
@@ -177,7 +217,7 @@ def clear_up() -> None:
     _thread.submit(_clear_up)
 
 
-def _make_part(order: bytes, route: Sequence[Window], scratch: str) -> Made:
+def _make_part(order: bytes, route: Sequence[Window], shares: bool, scratch: str) -> Made:
     global _walk
     if _walk is None or _walk[0] != order or not _walk[1].leads_to(route[0]):
         _clear_up()
@@ -186,7 +226,7 @@ def _make_part(order: bytes, route: Sequence[Window], scratch: str) -> Made:
         except FcntileError as error:
             raise type(error)(f"worker on {platform.node()}: {error}") from error
     try:
-        return _walk[1].next()
+        return _walk[1].next(shares=shares)
     except BaseException:
         _clear_up()
         raise
@@ -198,6 +238,21 @@ def _clear_up() -> None:
         _, walk = _walk
         _walk = None
         walk.close()
+
+
+def _make_junction(order: bytes, window: Window, upper: Half, lower: Half, scratch: str) -> Made:
+    known: Order = pickle.loads(order)
+    job, clock = known.job, Clock()
+    with tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch) as folder:
+        with clock("blend"):
+            device = choose_device(job.plan.device.type)
+            rows = join(upper, lower, job.products, device, job.threshold)
+        with clock("write"):
+            rows[0] = class_values(rows[0], [value for value, *_ in known.outputs[0].classes])
+            writer = PartWriter(Path(folder), known.outputs, window)
+            writer.write(rows)
+            files = _contents(writer.finish())
+    return Made(files, seconds=dict(clock.seconds))
 
 
 def survey() -> tuple[str, str]:
