@@ -35,13 +35,18 @@ class Layout:
         tiling: the grid.
         plan: where and how the net runs.
         columns: of a swath, in px.
-        need: memory that this takes.
+        budget: what memory a grid takes.
     """
 
     tiling: Tiling
     plan: Plan
     columns: int
-    need: Need
+    budget: Budget
+
+    @property
+    def need(self) -> Need:
+        """Memory that this takes."""
+        return self.budget.need(self.tiling)
 
 
 def plan_layout(
@@ -114,17 +119,17 @@ def plan_layout(
             tiling.overlap,
             tiling.compute_factor,
         )
-    need = budget.need(tiling)
-    if max_memory is None:  # a bound nobody asked for is no reason to refuse
+    columns = width
+    if max_memory is not None:
+        columns = choose_columns(budget.need(tiling), width, bound)
+    elif width > SWATH:  # a bound nobody asked for is no reason to refuse
+        need = budget.need(tiling)
         fitting = int((bound - need.fixed) / need.column) // SWATH * SWATH
         columns = min(width, max(fitting, SWATH))
-    else:
-        columns = choose_columns(need, width, bound)
-    if earlier and plan.device.type == "cuda" and not fixed_batch:
-        plan = replace(plan, batch_size=earlier.get("batch_size", plan.batch_size))
-    else:
-        plan = fit_batch(plan, need, fixed=fixed_batch)
-    return Layout(tiling, plan, columns, need)
+    if plan.device.type == "cuda" and not fixed_batch:
+        known = (earlier or {}).get("batch_size")
+        plan = replace(plan, batch_size=known) if known else fit_batch(plan, budget.need(tiling))
+    return Layout(tiling, plan, columns, budget)
 
 
 def _earlier_tile(earlier: Mapping[str, Any], tilings: Callable[[int], Tiling]) -> int | None:

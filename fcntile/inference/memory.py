@@ -8,6 +8,7 @@ GDAL's blocks. So a bound on memory is a bound on the width of a *swath*.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +81,17 @@ class Budget:
         self._plan, self._classes = plan, len(model.card.classes)
         self._weights = sum(w.nbytes for w in model.net.state_dict().values())
         self._prepared = prepared_bytes(model.net, plan.device, plan.precision)
-        self._maps = KERNELS * pixel_bytes(model.net, len(bands))
+        self._net, self._bands = model.net, len(bands)
         self._pixel = len(bands) * np.dtype(raster.dtypes[bands[0] - 1]).itemsize + 1  # its mask
         self._out = sum(p.bands * PIXEL_TYPES[p.dtype] for p in products)
         self._cached = cached_column_bytes(raster)
         self._junctions = HALVES if shares else 0  # held beside those that are open
         self._resident = resident_bytes()
+
+    @cached_property
+    def _maps(self) -> float:
+        """Bytes of maps and kernels for a pixel of a tile."""
+        return KERNELS * pixel_bytes(self._net, self._bands)
 
     def need(self, tiling: Tiling) -> Need:
         """Return the memory that a run with a grid takes."""
@@ -191,16 +197,13 @@ def default_bound() -> float:
     return resident_bytes() + SHARE * free_memory()
 
 
-def fit_batch(plan: Plan, need: Need, *, fixed: bool) -> Plan:
+def fit_batch(plan: Plan, need: Need) -> Plan:
     """Return the plan with as many tiles at a time as the GPU has memory for now.
 
     Args:
-        plan: where and how.
+        plan: where and how, on a CUDA device.
         need: of the plan.
-        fixed: whether the batch stays as it is.
     """
-    if fixed or plan.device.type != "cuda":
-        return plan
     free, _ = torch.cuda.mem_get_info(plan.device)
     size = plan.batch_size
     while size > 1 and need.device / plan.batch_size * size > GPU_SHARE * free:
