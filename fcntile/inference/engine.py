@@ -196,8 +196,10 @@ def _batches(strips: Iterable[Strip], tiling: Tiling, block: Block, size: int) -
     wanted: list[NDArray[np.bool_] | None] = []
 
     def batch() -> Batch:
-        stacked = np.stack(pixels) if pixels else None
-        return Batch(places, stacked, _stacked(valid), _stacked(wanted))
+        if not pixels:
+            return Batch(places, None, None, None)
+        joined = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+        return Batch(places, joined, _stacked(valid), _stacked(wanted))
 
     left = tiling.x.start(block.columns[0])
     for row, strip in zip(block.rows, strips, strict=True):
