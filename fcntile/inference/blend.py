@@ -203,8 +203,9 @@ class Blender:
         (top, bottom), (left, right) = block.window.toranges()
         self._shares_above = shares and first > 0 and y.junction(first)[1] == top
         self._shares_below = shares and last < y.count - 1 and y.junction(last + 1)[0] == bottom
-        self._top: Tensor | None = None  # of the first row, if it is shared, (K, ramp, width)
-        self._top_valid = torch.zeros((y.ramp, right - left), dtype=torch.bool, device=device)
+        self._top: Tensor | None = None  # junctions above the first row, if they are shared
+        shape = (y.ramp, right - left) if self._shares_above else (0, 0)
+        self._top_valid = torch.zeros(shape, dtype=torch.bool, device=device)
 
     def _window(self, row: int) -> tuple[slice, slice]:
         """Return the rows and columns of the window that a row of tiles completes."""

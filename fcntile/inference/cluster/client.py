@@ -99,14 +99,15 @@ def have_parts_made(
     tally, missing = Tally(), parts.missing()
     total = sum(order.job.tiling.block(union(walk)).count for walk in walks(missing))
     pixels, done = sum(w.width * w.height for w in missing), 0
+    known: set[str] = set()  # workers
     with _client(crew, order) as client:
         log.log(NOTE, "dashboard: %s", client.dashboard_link)
-        count = 1 if order.job.area else len(workers_of(client, set()))
+        count = 1 if order.job.area else len(workers_of(client, known))
         y = order.job.tiling.y
         stretches, seams = divide(missing, y, count)
         parts.cut(missing, [*chain(*stretches), *seams])
-        made_by_workers = _made(client, order, Stretches(stretches, y), Junctions(seams), signals)
-        for window, made in made_by_workers:
+        waiting, junctions = Stretches(stretches, y), Junctions(seams)
+        for window, made in _made(client, order, waiting, junctions, signals, known):
             with clock("write"):
                 parts.receive(made.files)
             tally.total += made.tiles
@@ -141,13 +142,13 @@ def _made(
     waiting: Stretches,
     junctions: Junctions,
     signals: Sequence[int],
+    known: set[str],
 ) -> Iterator[tuple[Window, Made]]:
     """Yield parts as workers finish them; after a signal those in the making."""
     packed = pickle.dumps(_placed(order))
     landed: SimpleQueue[Future] = SimpleQueue()
     flying: dict[Future, _Asked] = {}  # the first of a worker's is in the making
     last: set[Future] | None = None  # to be waited for after a signal
-    known: set[str] = set()
 
     def ask(worker: str, window: Window, make: Callable[..., Made], *args: object) -> None:
         options: dict[str, Any] = {"pure": False, "retries": 1}
