@@ -170,6 +170,19 @@ def test_workers_infer_no_tile_twice_where_their_stretches_meet(scene, holes, tm
     assert by_workers == tiles
 
 
+def test_a_run_that_workers_have_divided_is_gone_on_with_by_one_process(
+    scene, holes, tmp_path, scheduler
+):
+    image, (files, _) = holes
+    wait_for_workers(scheduler, 2)
+    with pytest.raises(KeyboardInterrupt):
+        made_of(image, scene[1], tmp_path, scheduler=address(scheduler), progress=stop_after(2))
+    manifest = json.loads((parts_folder(tmp_path / "mask.tif") / "manifest.json").read_text())
+    assert sum(height for *_, height in manifest["windows"]) == 1300
+    assert len(manifest["windows"]) == 5, "three parts, one of them in three pieces"
+    assert made_of(image, scene[1], tmp_path)[0] == files
+
+
 def test_local_workers_look_for_garbage_but_not_among_what_was_imported():
     with local_client(1, "fcntile.predict", on_gpus=False) as client:
         assert all(client.run(gc.isenabled).values())
