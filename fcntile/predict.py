@@ -189,7 +189,7 @@ def predict(
             max_memory=crew.memory(max_memory) if crew else max_memory,
             width=int(extent.width),
             fixed_batch=bool(batch_size or scheduler),
-            shares=crew is not None,
+            shares=crew is not None and not aoi,
         )
         remark_on_tile(loaded, layout.tiling.tile)
         job = Job(

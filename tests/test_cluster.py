@@ -146,10 +146,10 @@ def holes(scene, tmp_path_factory):
     folder = tmp_path_factory.mktemp("holes")
     image = str(folder / "image.tif")
     with rasterio.open(scene[0]) as raster:
-        pixels, profile = raster.read(), raster.profile
+        pixels, profile = raster.read()[:, :, :2293], raster.profile
     pixels[:, 350:620, 100:900] = 0
     pixels[:, :, 2000:] = 0
-    with rasterio.open(image, "w", **profile | {"nodata": 0}) as raster:
+    with rasterio.open(image, "w", **profile | {"nodata": 0, "width": 2293}) as raster:
         raster.write(pixels)
     return image, made_of(image, scene[1], folder)
 
@@ -158,7 +158,8 @@ def made_of(image, model, folder, **options):
     """Predict, and return the bytes of all outputs and the number of tiles."""
     files = {name: folder / f"{name}.tif" for name in OUTPUTS}
     mask = folder / "mask.tif"
-    made = predict(image, mask, model=model, **GRID, products=files, **options)
+    options = {"model": model, **GRID, "products": files, "dtype": "float32", **options}
+    made = predict(image, mask, **options)
     return [path.read_bytes() for path in (mask, *files.values())], made.tiles
 
 
@@ -181,6 +182,23 @@ def test_a_run_that_workers_have_divided_is_gone_on_with_by_one_process(
     assert sum(height for *_, height in manifest["windows"]) == 1300
     assert len(manifest["windows"]) == 5, "three parts, one of them in three pieces"
     assert made_of(image, scene[1], tmp_path)[0] == files
+
+
+def test_workers_go_on_with_a_run_of_which_all_parts_are_made(
+    scene, tmp_path, scheduler, monkeypatch
+):
+    image, model, mask = scene
+    options = {"model": model, **GRID, "scheduler": address(scheduler)}
+
+    def interrupted(assembly):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fcntile.predict.Assembly.finish", interrupted)
+        predict(image, tmp_path / "m.tif", **options)
+    made = predict(image, tmp_path / "m.tif", **options)
+    assert made.resumed_parts == made.parts and made.tiles == 0
+    assert (tmp_path / "m.tif").read_bytes() == mask
 
 
 def test_local_workers_look_for_garbage_but_not_among_what_was_imported():
@@ -305,7 +323,8 @@ def test_threads_and_memory_are_shared_among_local_workers():
 @given(st.data())
 def test_a_divided_run_has_every_pixel_once_and_every_row_of_tiles_in_one_stretch(data):
     guard, unit = data.draw(st.integers(0, 8)), 16
-    y = Axis(data.draw(st.integers(1, 2000)), 4 * unit, 2 * unit, guard=guard)
+    overlap = data.draw(st.sampled_from([unit, 2 * unit]))
+    y = Axis(data.draw(st.integers(1, 2000)), 4 * unit, overlap, guard=guard)
     columns, rows = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 400))
     windows = plan_parts(Window(0, 0, 300, y.size), rows, columns)
     windows = data.draw(st.lists(st.sampled_from(windows), unique=True, min_size=1))
@@ -317,6 +336,7 @@ def test_a_divided_run_has_every_pixel_once_and_every_row_of_tiles_in_one_stretc
     for window in windows:
         before[window.toslices()] += 1
     for window in chain(*stretches, junctions):
+        assert window.height > 0
         after[window.toslices()] += 1
     assert np.array_equal(before, after)
 

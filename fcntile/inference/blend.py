@@ -28,6 +28,7 @@ from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
 
 EMPTY = 256  # rows without data that are given at a time
+COLUMNS = 2048  # of a junction that are joined at a time
 Rows = list[NDArray[np.generic]]  # (bands, rows, width) of each product
 
 
@@ -36,7 +37,7 @@ class Half:
     """What one of two rows of tiles has of the junction between them.
 
     Args:
-        logits: (classes, ramp, width) float32; None if no pixel is valid.
+        logits: (classes, ramp, width) float32, anything where no pixel is valid; None if none is.
         valid: (ramp, width) bool, which pixels the mask is to have; None in the upper row's half.
     """
 
@@ -128,17 +129,22 @@ def join(
         ModelError: if a logit is infinite or not a number.
     """
     assert lower.valid is not None
+    rows = _without_data(products, lower.valid.shape)
     if upper.logits is None or lower.logits is None:
-        return _without_data(products, lower.valid.shape)
-    above, below = (torch.tensor(half.logits, device=device) for half in (upper, lower))
-    up = taper(above.shape[1]).to(device)[:, None]
-    best, made = reduce(torch.lerp(above, below, up), products, threshold)
-    _check(best.sum(), "where the parts of two workers meet")
-    empty = ~torch.tensor(lower.valid, device=device)
-    return [
-        _numpy(values.masked_fill(empty, product.nodata))
-        for values, product in zip(made, products, strict=True)
-    ]
+        return rows
+    up = taper(len(lower.valid)).to(device)[:, None]
+    for first in range(0, lower.valid.shape[1], COLUMNS):
+        here = (..., slice(first, first + COLUMNS))
+        with out_of_memory(device, 1):
+            above, below, valid = (
+                torch.tensor(array[here], device=device)
+                for array in (upper.logits, lower.logits, lower.valid)
+            )
+            best, made = reduce(torch.lerp(above, below, up), products, threshold)
+            _check(best.sum(), "where the parts of two workers meet")
+            for array, values, product in zip(rows, made, products, strict=True):
+                array[here] = _numpy(values.masked_fill(~valid, product.nodata))
+    return rows
 
 
 def empty_rows(products: Sequence[Product], window: Window) -> Generator[Rows, None, None]:

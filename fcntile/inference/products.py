@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Positions where there is no data: all bits set, so 255, or 65535 once int16 is read as uint16.
 # (torch's own uint16 has no arithmetic.)
 NO_POSITION = {torch.uint8: 255, torch.int16: -1}
+VECTOR = 64  # numbers; four of the longest vectors, as sums take
 LEVELS = 254  # steps of a probability in uint8, from 1 to 255
 
 
@@ -91,13 +92,14 @@ def reduce(
     best, positions = best_class(logits)
     if len(products) == 1 and threshold is None:
         return best, [positions[None]]
-    p = logits.softmax(0)
+    p = in_whole_vectors(logits).softmax(0)
+    flat = in_whole_vectors(positions)
     if threshold is not None:
-        positions = _above_threshold(p, positions, threshold)
+        flat = _above_threshold(p, flat, threshold)
     made = []
     for product in products:
         if product.name == "mask":
-            value = positions[None]
+            value = flat[None]
         elif product.name == "probabilities":
             value = p
         elif product.name == "confidence":
@@ -105,11 +107,22 @@ def reduce(
         elif product.name == "entropy":
             value = _entropy(p)
         else:
-            value = logits
+            value = logits.flatten(1)
         if product.dtype == torch.uint8 and product.name != "mask":
             value = quantise(value)
-        made.append(value.half().float() if product.is_half else value)
+        value = value.half().float() if product.is_half else value
+        made.append(value[:, : best.numel()].view(product.bands, *best.shape))
     return best, made
+
+
+def in_whole_vectors(rows: Tensor) -> Tensor:
+    """Return (..., H, W) as (..., pixels), completed by zeros.
+
+    What is left over after the last whole vector, CPUs compute one by one, and exponentials and
+    logarithms have other last bits then: a pixel's must not depend on how many there are.
+    """
+    flat = rows.flatten(-2)
+    return nn.functional.pad(flat, (0, -flat.shape[-1] % VECTOR))
 
 
 def best_class(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import entropy
 
@@ -30,6 +32,24 @@ def test_products_are_those_of_scipy(logits, dtype):
             assert np.array_equal(product.astype(np.float16).astype(np.float32), product), name
         else:
             assert np.abs(product - wanted).max() < 1e-5, name
+
+
+@settings(deadline=None)
+@given(st.integers(1, 70), st.integers(1, 300), st.integers(1, 6), st.data())
+def test_a_pixel_has_the_same_bits_whatever_pixels_are_with_it(height, width, classes, data):
+    """On one thread, as where tiles are blended."""
+    rows = slice(*sorted((data.draw(st.integers(0, height - 1)), height)))
+    columns = slice(data.draw(st.integers(0, width - 1)), width)
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(classes, height, width)
+    products, before = make_products(NAMES, classes, "float32"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole, piece = (reduce(part, products)[1] for part in (logits, logits[:, rows, columns]))
+    finally:
+        torch.set_num_threads(before)
+    for name, of_whole, of_piece in zip(["mask", *NAMES], whole, piece, strict=True):
+        assert torch.equal(of_whole[:, rows, columns], of_piece), name
 
 
 def test_uint8_is_rounded_to_the_nearest_level(logits):

@@ -30,7 +30,7 @@ from fcntile.inference.cluster.worker import (
     clear_up,
     make_junction,
     make_part,
-    without_halves,
+    take_half,
 )
 from fcntile.inference.job import union, walks
 from fcntile.inference.stages import Clock
@@ -43,21 +43,6 @@ log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2  # parts that a worker has at a time: in the making, and next
 WATCH = 0.2  # seconds between two looks at signals and workers
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A part that a worker has been asked for.
-
-    Args:
-        worker: its address; "" if it is for any.
-        window: of the part.
-        whole: the part with its halves of junctions.
-    """
-
-    worker: str
-    window: Window
-    whole: "Future"
 
 
 @dataclass
@@ -97,16 +82,19 @@ def have_parts_made(
         KeyboardInterrupt: after a signal.
     """
     tally, missing = Tally(), parts.missing()
+    if not missing:
+        return tally
     total = sum(order.job.tiling.block(union(walk)).count for walk in walks(missing))
     pixels, done = sum(w.width * w.height for w in missing), 0
     known: set[str] = set()  # workers
     with _client(crew, order) as client:
         log.log(NOTE, "dashboard: %s", client.dashboard_link)
+        # with an area, parts that nobody walks leave no halves
         count = 1 if order.job.area else len(workers_of(client, known))
         y = order.job.tiling.y
-        stretches, seams = divide(missing, y, count)
-        parts.cut(missing, [*chain(*stretches), *seams])
-        waiting, junctions = Stretches(stretches, y), Junctions(seams)
+        stretches, between = divide(missing, y, count)
+        parts.cut(missing, [*chain(*stretches), *between])
+        waiting, junctions = Stretches(stretches, y), Junctions(between)
         for window, made in _made(client, order, waiting, junctions, signals, known):
             with clock("write"):
                 parts.receive(made.files)
@@ -147,17 +135,18 @@ def _made(
     """Yield parts as workers finish them; after a signal those in the making."""
     packed = pickle.dumps(_placed(order))
     landed: SimpleQueue[Future] = SimpleQueue()
-    flying: dict[Future, _Asked] = {}  # the first of a worker's is in the making
+    flying: dict[Future, tuple[str, Window]] = {}  # the first of a worker's is in the making
     last: set[Future] | None = None  # to be waited for after a signal
 
-    def ask(worker: str, window: Window, make: Callable[..., Made], *args: object) -> None:
+    def submit(function: Callable[..., object], *args: object, worker: str = "") -> "Future":
         options: dict[str, Any] = {"pure": False, "retries": 1}
+        options["priority"] = int(function is not make_part)  # halves are in nobody's way for long
         if worker:
             options |= {"workers": [worker], "allow_other_workers": True}  # if this one is lost
-        whole = future = client.submit(make, packed, *args, **options)
-        if junctions.touch(window):  # what is large stays where it is
-            future = client.submit(without_halves, whole, **options)
-        flying[future] = _Asked(worker, window, whole)
+        return client.submit(function, packed, *args, **options)
+
+    def await_part(future: "Future", worker: str, window: Window) -> None:
+        flying[future] = worker, window
         future.add_done_callback(landed.put)
 
     while waiting or flying:
@@ -165,23 +154,31 @@ def _made(
         waiting.keep(workers)
         if signals:
             if last is None:
-                firsts = {asked.worker: part for part, asked in reversed(flying.items())}
-                last = set(firsts.values())
+                firsts = {worker: part for part, (worker, _) in reversed(flying.items())}
+                last = {part for worker, part in firsts.items() if worker}
             if last.isdisjoint(flying):
                 raise KeyboardInterrupt
         else:
-            busy = [asked.worker for asked in flying.values()]
-            for worker, route in _orders(waiting, workers, busy):
-                ask(worker, route[0], make_part, route, junctions.touch(route[0]))
+            for worker, route in _orders(waiting, workers, [to for to, _ in flying.values()]):
+                shares = junctions.touch(route[0])
+                part = submit(make_part, route, shares, worker=worker)
+                await_part(part, worker, route[0])
         try:
             future = landed.get(timeout=WATCH)
         except Empty:
             continue
-        asked = flying.pop(future)
-        yield asked.window, _result(client, future)
+        _, window = flying.pop(future)
+        made = _result(client, future)
+        yield window, made
         future.release()
-        for window, *halves in junctions.add(asked.window, asked.whole):
-            ask("", window, make_junction, window, *halves)
+        if signals:
+            continue
+        for junction, (above, upper), (below, lower) in junctions.add(window, made.worker):
+            halves = (
+                submit(take_half, above, "below", worker=upper),
+                submit(take_half, below, "above", worker=lower),
+            )
+            await_part(submit(make_junction, junction, *halves), "", junction)
 
 
 def _orders(

@@ -2,17 +2,15 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from rasterio.windows import Window
 
 from fcntile.inference.job import union, walks
 from fcntile.inference.tiling import Axis
 
-if TYPE_CHECKING:
-    from distributed import Future
-
 Stretch = list[Window]  # parts below one another
+Rim = tuple[int, int]  # row and column where a window begins or ends
+Place = tuple[Window, str]  # a part, and the worker that made it
 
 
 def divide(windows: Sequence[Window], y: Axis, count: int) -> tuple[list[Stretch], list[Window]]:
@@ -26,7 +24,7 @@ def divide(windows: Sequence[Window], y: Axis, count: int) -> tuple[list[Stretch
     Returns:
         stretches, and the junctions between them, of which each neighbour has a half. There are
         fewer of both where there are too few rows of tiles, and more stretches where there are more
-        swaths than workers.
+        swaths than workers. All have pixels.
 
     >>> y = Axis(1600, 512, 128, guard=16)
     >>> stretches, junctions = divide([Window(0, 0, 9, 1024), Window(0, 1024, 9, 576)], y, 2)
@@ -44,7 +42,11 @@ def divide(windows: Sequence[Window], y: Axis, count: int) -> tuple[list[Stretch
     stretches, junctions = [], []
     for route, choice, n in zip(routes, choices, pieces, strict=True):
         n = min(n, len(choice) + 1)
-        cuts = [choice[round((len(choice) + 1) * i / n) - 1] for i in range(1, n)]
+        cuts: list[tuple[int, int]] = []
+        for i in range(1, n):
+            cut = choice[round((len(choice) + 1) * i / n) - 1]
+            if not cuts or cuts[-1][1] < cut[0]:  # junctions touch if nothing but overlap is left
+                cuts.append(cut)
         tops, bottoms = [0, *(stop for _, stop in cuts)], [*(first for first, _ in cuts), y.size]
         stretches += [_between(route, *ends) for ends in zip(tops, bottoms, strict=True)]
         junctions += [union(_between(route, *cut)) for cut in cuts if cut[0] < cut[1]]
@@ -76,27 +78,27 @@ class Junctions:
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self._open = {window: _rims(window) for window in windows}
-        self._made: dict[tuple[int, int], Future] = {}  # the part at a rim
+        self._made: dict[Rim, Place] = {}  # the part at a rim
 
     def touch(self, part: Window) -> bool:
         """Tell whether a part lies at one of them."""
         return not {*_rims(part)}.isdisjoint(chain(*self._open.values()))
 
-    def add(self, part: Window, made: "Future") -> Iterator[tuple[Window, "Future", "Future"]]:
-        """Keep what has been made of a part; yield those of which both parts are there.
+    def add(self, part: Window, worker: str) -> Iterator[tuple[Window, Place, Place]]:
+        """Note that a worker has made a part; yield the junctions of which both parts are made.
 
         Yields:
-            window, part above it, part below it
+            window, part above it, part below it; parts with their workers
         """
         for window, rims in list(self._open.items()):
-            self._made |= dict.fromkeys({*rims}.intersection(_rims(part)), made)
+            self._made |= dict.fromkeys({*rims}.intersection(_rims(part)), (part, worker))
             if self._made.keys() >= {*rims}:
                 del self._open[window]
                 above, below = (self._made.pop(rim) for rim in rims)
                 yield window, above, below
 
 
-def _rims(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
+def _rims(window: Window) -> tuple[Rim, Rim]:
     """Return where a window begins and ends: row and column."""
     (top, bottom), (left, _) = window.toranges()
     return (top, left), (bottom, left)
@@ -148,13 +150,13 @@ class Stretches:
         if self._free:
             self._free.sort(key=len)
             return self._free.pop()
-        longest = max(self._owned.values(), key=len, default=[])
-        half = len(longest) // 2
-        lower = longest[half:]
-        if lower and not self._has_own_rows(union(lower)):
-            return []
-        del longest[half:]
-        return lower
+        for stretch in sorted(self._owned.values(), key=len, reverse=True):
+            for cut in range(len(stretch) // 2, -1, -1):
+                lower = stretch[cut:]
+                if lower and self._has_own_rows(union(lower)):
+                    del stretch[cut:]
+                    return lower
+        return []
 
     def _has_own_rows(self, window: Window) -> bool:
         """Tell whether a window needs tiles that the one above it does not need."""

@@ -2,7 +2,7 @@
 
 It keeps its walk, the raster and the model open when a part is made. If the next one is the part
 below, the walk has already read and inferred ahead; if not, a new walk begins. Of the junctions at
-the ends of a stretch each neighbour has a half; whoever gets both makes the part that lies there.
+the ends of its stretch it keeps its halves, until both are there and the part between is made.
 """
 
 import gc
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import rasterio
 import torch
@@ -35,6 +35,8 @@ from fcntile.raster.identity import identify
 from fcntile.raster.outputs import Output, class_values
 from fcntile.raster.part_files import PartWriter
 from fcntile.raster.parts import Facts, differences
+
+T = TypeVar("T")
 
 
 class Walks(Protocol):
@@ -78,14 +80,14 @@ class Made:
         tiles: places of the grid that the worker went to since the part before.
         skipped: those without a pixel to predict.
         seconds: by stage, since the part before.
-        halves: of the junctions at its upper and lower rim, if they are asked for.
+        worker: address of who has made it.
     """
 
     files: list[tuple[str, bytes]]
     tiles: int = 0
     skipped: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
-    halves: Halves = field(default_factory=Halves)
+    worker: str = ""
 
 
 class Walk:
@@ -121,19 +123,25 @@ class Walk:
         """Tell whether a part is the next one."""
         return self._ahead[:1] == [window]
 
-    def next(self, *, shares: bool) -> Made:
-        """Return the next part, and if it `shares` junctions, its halves of them."""
+    def next(self) -> Made:
+        """Return the next part."""
         window, paths = next(self._parts)
         assert window == self._ahead[0], "the walk went elsewhere"
         del self._ahead[0]
         walker, seconds = self._walker, self._clock.seconds
-        above, below = self._halves.above, None if self._ahead else self._halves.below
-        halves = Halves(above, below) if shares else Halves()
-        made = Made(_contents(paths), walker.done, walker.skipped, dict(seconds), halves)
-        self._halves.above = None  # it is the first part's
+        made = Made(_contents(paths), walker.done, walker.skipped, dict(seconds))
         walker.done = walker.skipped = 0
         seconds.clear()
         return made
+
+    def take_halves(self) -> dict[str, Half]:
+        """Return the halves of junctions above and below the part made last, and let go of them.
+
+        They are there: the blender leaves them before it gives the rows that complete the part.
+        """
+        above, self._halves.above = self._halves.above, None
+        below = None if self._ahead else self._halves.below
+        return {side: half for side, half in (("above", above), ("below", below)) if half}
 
     def close(self) -> None:
         """Close what is open."""
@@ -163,6 +171,7 @@ def _contents(paths: Sequence[Path]) -> list[tuple[str, bytes]]:
 
 _thread = ThreadPoolExecutor(1, "fcntile")  # all below is in here: whatever thread Dask comes in
 _walk: tuple[bytes, Walk] | None = None  # and its order
+_halves: dict[tuple[bytes, Window, str], Half] = {}  # by order, part and side of it
 
 
 def make_part(order: bytes, route: Sequence[Window], shares: bool = False) -> Made:
@@ -171,39 +180,53 @@ def make_part(order: bytes, route: Sequence[Window], shares: bool = False) -> Ma
     Args:
         order: pickled.
         route: window of the part, and those below it that will probably be next.
-        shares: whether its halves of the junctions above and below it are wanted.
+        shares: whether to keep its halves of the junctions above and below it.
 
     Raises:
         FcntileError: as `fcntile.predict.predict` does, and naming the worker if it cannot begin.
     """
-    return _in_thread(_make_part, order, route, shares)
+    from distributed import get_worker
+
+    made = _in_thread(_make_part, order, route, shares)
+    return replace(made, worker=get_worker().address)
 
 
-def make_junction(order: bytes, window: Window, upper: Made, lower: Made) -> Made:
-    """Make the part that lies between two others, of the halves that they have of it.
+def take_half(order: bytes, part: Window, side: str) -> Half:
+    """Return what a part has of a junction, and let go of it.
+
+    If its worker is lost, another one makes the part again.
+
+    Args:
+        order: pickled.
+        part: made by `make_part`, to be shared.
+        side: "above" or "below" it.
+
+    Raises:
+        FcntileError: as `make_part` does.
+    """
+    return _in_thread(_take_half, order, part, side)
+
+
+def make_junction(order: bytes, window: Window, upper: Half, lower: Half) -> Made:
+    """Make the part of a junction, of the halves that the parts above and below it have of it.
 
     Args:
         order: pickled.
         window: of the part.
-        upper: the part above it.
-        lower: the part below it.
+        upper: of the part above it.
+        lower: of the part below it.
 
     Raises:
         FcntileError: as `fcntile.predict.predict` does.
     """
-    return _in_thread(_make_junction, order, window, upper.halves.below, lower.halves.above)
+    return _in_thread(_make_junction, order, window, upper, lower)
 
 
-def without_halves(made: Made) -> Made:
-    """Return what the client wants of a part."""
-    return replace(made, halves=Halves())
-
-
-def _in_thread(make: Callable[..., Made], *args: object) -> Made:
+def _in_thread(do: Callable[..., T], *args: object) -> T:
     from distributed import get_worker  # knows it by the thread that Dask comes in
 
-    scratch = str(get_worker().local_directory)  # Dask removes it even if a worker was killed
-    making = _thread.submit(make, *args, scratch)
+    worker = get_worker()  # whose folder Dask removes even if the process was killed
+    making = _thread.submit(do, *args, str(worker.local_directory))
     failure = making.exception()
     if isinstance(failure, FcntileError):
         raise type(failure)(*failure.args)  # without its causes: GDAL's own cannot be pickled
@@ -213,8 +236,9 @@ def _in_thread(make: Callable[..., Made], *args: object) -> Made:
 
 
 def clear_up() -> None:
-    """Close what parts have left open, once the part in the making is made."""
+    """Let go of what parts have left, once the part in the making is made."""
     _thread.submit(_clear_up)
+    _thread.submit(_halves.clear)
 
 
 def _make_part(order: bytes, route: Sequence[Window], shares: bool, scratch: str) -> Made:
@@ -226,7 +250,11 @@ def _make_part(order: bytes, route: Sequence[Window], shares: bool, scratch: str
         except FcntileError as error:
             raise type(error)(f"worker on {platform.node()}: {error}") from error
     try:
-        return _walk[1].next(shares=shares)
+        made = _walk[1].next()
+        if shares:
+            for side, half in _walk[1].take_halves().items():
+                _halves[order, route[0], side] = half
+        return made
     except BaseException:
         _clear_up()
         raise
@@ -240,13 +268,22 @@ def _clear_up() -> None:
         walk.close()
 
 
+def _take_half(order: bytes, part: Window, side: str, scratch: str) -> Half:
+    if (order, part, side) not in _halves:
+        _make_part(order, [part], True, scratch)
+    return _halves.pop((order, part, side))
+
+
 def _make_junction(order: bytes, window: Window, upper: Half, lower: Half, scratch: str) -> Made:
     known: Order = pickle.loads(order)
     job, clock = known.job, Clock()
+    threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch) as folder:
         with clock("blend"):
+            torch.set_num_threads(1)  # as where one process blends, for the same bits
             device = choose_device(job.plan.device.type)
             rows = join(upper, lower, job.products, device, job.threshold)
+            torch.set_num_threads(threads)
         with clock("write"):
             rows[0] = class_values(rows[0], [value for value, *_ in known.outputs[0].classes])
             writer = PartWriter(Path(folder), known.outputs, window)
