@@ -44,7 +44,8 @@ def divide(windows: Sequence[Window], y: Axis, count: int) -> tuple[list[Stretch
         n = min(n, len(choice) + 1)
         cuts: list[tuple[int, int]] = []
         for i in range(1, n):
-            cut = choice[round((len(choice) + 1) * i / n) - 1]
+            # rounded down: the last row of tiles is low, and a junction comes after the part above
+            cut = choice[(len(choice) + 1) * i // n - 1]
             if not cuts or cuts[-1][1] < cut[0]:  # junctions touch if nothing but overlap is left
                 cuts.append(cut)
         tops, bottoms = [0, *(stop for _, stop in cuts)], [*(first for first, _ in cuts), y.size]
