@@ -92,8 +92,8 @@ def reduce(
     best, positions = best_class(logits)
     if len(products) == 1 and threshold is None:
         return best, [positions[None]]
-    p = in_whole_vectors(logits).softmax(0)
-    flat = in_whole_vectors(positions)
+    p = _in_whole_vectors(logits).softmax(0)
+    flat = _in_whole_vectors(positions)
     if threshold is not None:
         flat = _above_threshold(p, flat, threshold)
     made = []
@@ -115,7 +115,7 @@ def reduce(
     return best, made
 
 
-def in_whole_vectors(rows: Tensor) -> Tensor:
+def _in_whole_vectors(rows: Tensor) -> Tensor:
     """Return (..., H, W) as (..., pixels), completed by zeros.
 
     What is left over after the last whole vector, CPUs compute one by one, and exponentials and
