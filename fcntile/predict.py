@@ -17,7 +17,7 @@ from fcntile.inference.blend import Halves, Rows, blend, empty_rows
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
 from fcntile.inference.cluster.client import Tally, have_parts_made
 from fcntile.inference.cluster.crew import choose_crew
-from fcntile.inference.cluster.worker import Order
+from fcntile.inference.cluster.walk import Order
 from fcntile.inference.devices import available_cpus, keep_freed_memory, make_plan, peak_rss
 from fcntile.inference.engine import Engine, Tile
 from fcntile.inference.forecast import Forecast, forecast

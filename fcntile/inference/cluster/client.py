@@ -24,14 +24,8 @@ from fcntile.inference.cluster.connection import connection, lost, workers_of
 from fcntile.inference.cluster.crew import Crew
 from fcntile.inference.cluster.local_workers import local_client
 from fcntile.inference.cluster.stretches import Junctions, Stretch, Stretches, divide
-from fcntile.inference.cluster.worker import (
-    Made,
-    Order,
-    clear_up,
-    make_junction,
-    make_part,
-    take_half,
-)
+from fcntile.inference.cluster.walk import Made, Order
+from fcntile.inference.cluster.worker import clear_up, make_junction, make_part, take_half
 from fcntile.inference.job import union, walks
 from fcntile.inference.stages import Clock
 from fcntile.raster.parts import Parts

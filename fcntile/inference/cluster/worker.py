@@ -12,162 +12,24 @@ import signal
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-import rasterio
 import torch
 from rasterio.windows import Window
 
-from fcntile.errors import FcntileError, InputError
-from fcntile.inference.blend import Half, Halves, join
+from fcntile.errors import FcntileError
+from fcntile.inference.blend import Half, join
+from fcntile.inference.cluster.walk import Made, Order, Walk, contents
 from fcntile.inference.devices import choose_device, keep_freed_memory
-from fcntile.inference.job import Job
-from fcntile.inference.provenance import facts_of
 from fcntile.inference.stages import Clock
-from fcntile.models.model_file import Model, load_model
-from fcntile.raster.gdal import open_raster, settings_of_process
-from fcntile.raster.identity import identify
-from fcntile.raster.outputs import Output, class_values
+from fcntile.raster.outputs import class_values
 from fcntile.raster.part_files import PartWriter
-from fcntile.raster.parts import Facts, differences
 
 T = TypeVar("T")
-
-
-class Walks(Protocol):
-    """What makes parts: `fcntile.predict.Walker`, which is above this package."""
-
-    done: int
-    skipped: int
-    halves: Halves | None
-
-    def parts(
-        self, folder: Path, windows: Sequence[Window]
-    ) -> Generator[tuple[Window, list[Path]], None, None]:
-        """Yield finished parts: their window, and their files in a folder."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """All that a worker needs to make parts of a run, and to know that they are the right ones.
-
-    Args:
-        walker: the class that makes parts.
-        job: what to make.
-        outputs: files that the parts are of.
-        facts: what decides their pixels, as the client sees it.
-        cache: bytes of GDAL's block cache.
-    """
-
-    walker: Callable[[Job, Model, rasterio.DatasetReader, tuple[Output, ...], Clock], Walks]
-    job: Job
-    outputs: tuple[Output, ...]
-    facts: Facts
-    cache: int
-
-
-@dataclass(frozen=True)
-class Made:
-    """A finished part.
-
-    Args:
-        files: name and content of each.
-        tiles: places of the grid that the worker went to since the part before.
-        skipped: those without a pixel to predict.
-        seconds: by stage, since the part before.
-        worker: address of who has made it.
-    """
-
-    files: list[tuple[str, bytes]]
-    tiles: int = 0
-    skipped: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    worker: str = ""
-
-
-class Walk:
-    """A way down from part to part, with the raster and the model open.
-
-    A new walk opens them anew: what a walk that is given up has read ahead and found damaged, GDAL
-    would keep in its cache, and hand out as pixels the next time.
-
-    Args:
-        order: what to make.
-        route: windows of the parts that are probably wanted, below one another.
-        scratch: folder for the files in the making.
-
-    Raises:
-        FcntileError: of the kinds that opening raster, model and device raises.
-        InputError: if they are not what the client has.
-    """
-
-    def __init__(self, order: Order, route: Sequence[Window], scratch: str) -> None:
-        self._ahead, self._clock = list(route), Clock()
-        with ExitStack() as stack:
-            temporary = tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch)
-            folder = Path(stack.enter_context(temporary))
-            job = order.job
-            settings = settings_of_process(job.input, job.plan.threads, order.cache)
-            stack.enter_context(settings)
-            self._walker = _open(order, stack, self._clock)
-            self._walker.halves = self._halves = Halves()
-            self._parts = stack.enter_context(closing(self._walker.parts(folder, route)))
-            self._stack = stack.pop_all()
-
-    def leads_to(self, window: Window) -> bool:
-        """Tell whether a part is the next one."""
-        return self._ahead[:1] == [window]
-
-    def next(self) -> Made:
-        """Return the next part."""
-        window, paths = next(self._parts)
-        assert window == self._ahead[0], "the walk went elsewhere"
-        del self._ahead[0]
-        walker, seconds = self._walker, self._clock.seconds
-        made = Made(_contents(paths), walker.done, walker.skipped, dict(seconds))
-        walker.done = walker.skipped = 0
-        seconds.clear()
-        return made
-
-    def take_halves(self) -> dict[str, Half]:
-        """Return the halves of junctions above and below the part made last, and let go of them.
-
-        They are there: the blender leaves them before it gives the rows that complete the part.
-        """
-        above, self._halves.above = self._halves.above, None
-        below = None if self._ahead else self._halves.below
-        return {side: half for side, half in (("above", above), ("below", below)) if half}
-
-    def close(self) -> None:
-        """Close what is open."""
-        self._stack.close()
-
-
-def _open(order: Order, stack: ExitStack, clock: Clock) -> Walks:
-    """Return what makes parts here, if it makes those that the client wants."""
-    keep_freed_memory()  # in workers that others have started; late, but most maps are large
-    job, facts = order.job, order.facts
-    model = load_model(job.model)
-    raster = stack.enter_context(open_raster(job.input, threads=job.plan.threads))
-    job = replace(job, plan=replace(job.plan, device=choose_device(job.plan.device.type)))
-    seen = facts_of(job, model, facts["stitch"], Window(*facts["window"]))
-    if difference := differences(facts, seen | {"raster": identify(raster)}):
-        raise InputError(f"it is not what the client has: its {difference}")
-    return order.walker(job, model, raster, order.outputs, clock)
-
-
-def _contents(paths: Sequence[Path]) -> list[tuple[str, bytes]]:
-    """Return the names and contents of files, and remove them."""
-    files = [(path.name, path.read_bytes()) for path in paths]
-    for path in paths:
-        path.unlink()
-    return files
-
 
 _thread = ThreadPoolExecutor(1, "fcntile")  # all below is in here: whatever thread Dask comes in
 _walk: tuple[bytes, Walk] | None = None  # and its order
@@ -288,7 +150,7 @@ def _make_junction(order: bytes, window: Window, upper: Half, lower: Half, scrat
             rows[0] = class_values(rows[0], [value for value, *_ in known.outputs[0].classes])
             writer = PartWriter(Path(folder), known.outputs, window)
             writer.write(rows)
-            files = _contents(writer.finish())
+            files = contents(writer.finish())
     return Made(files, seconds=dict(clock.seconds))
 
 
