@@ -12,7 +12,8 @@ from runs import run
 HERE = Path(__file__).parent
 PYTHON = sys.executable
 TILE, OVERLAP = 512, 128
-GTIFF, COG, FORWARD = "fcntile predict, GeoTIFF", "fcntile predict, COG", "forward only"
+GTIFF, COG = "fcntile predict, GeoTIFF", "fcntile predict, COG"
+FORWARD, SAME = "forward only", "forward only, predict's batches"
 
 # `size` is the memory it takes per pixel with six classes, in bytes
 Peer = namedtuple("Peer", "script options packages blends size")
@@ -63,14 +64,20 @@ def tiles(width, height):
 def predict(image, model, mask, driver="GTiff"):
     grid = ["--tile", TILE, "--overlap", OVERLAP, "--format", driver]
     program = [PYTHON, HERE / "fcntile_with_test_nets.py", "predict", image, "-o", mask]
-    return [*program, "--model", model, *grid, "--overwrite", "--json"]
+    return [*program, "--model", model, *grid, "--overwrite", "--restart", "--json"]
 
 
 def forward(model, side):
-    """Return the command of the fastest forward passes over a square, and its arrangement."""
+    """Return the commands of forward passes over a square, and what was tried.
+
+    They are in the fastest arrangement, and, if that is another, in predict's own.
+    """
     script = [PYTHON, HERE / "forward.py", model, side]
     tried = run([*script, "--choose"])["json"]
-    return [*script, tried["fastest"]], tried
+    made = {FORWARD: [*script, tried["fastest"]]}
+    if tried["fastest"] != "workers":
+        made[SAME] = [*script, "workers"]
+    return made, tried
 
 
 def installed(name):

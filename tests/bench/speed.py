@@ -5,7 +5,6 @@ import os
 import targets
 from programs import (
     COG,
-    FORWARD,
     GTIFF,
     HERE,
     INSTALL,
@@ -53,13 +52,13 @@ def check(report, work, net, others):
 def compared(report, work, net, size, others):
     """Return the commands that take turns, by name."""
     image, file = raster(work, size, size), model(work, net)
-    floor, tried = forward(file, size)
+    floors, tried = forward(file, size)
     times = ", ".join(f"{k} {1e3 * v:.1f}" for k, v in tried["seconds_per_tile"].items())
     report.line(f"\nForward only runs as `{tried['fastest']}` (ms a tile: {times}).")
     made = {
         GTIFF: predict(image, file, work / "mask.tif"),
         COG: predict(image, file, work / "mask.tif", "COG"),
-        FORWARD: floor,
+        **floors,
     }
     for name, command in others.items():
         if fits(name, size * size):

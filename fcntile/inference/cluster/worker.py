@@ -141,10 +141,12 @@ def _make_junction(order: bytes, window: Window, upper: Half, lower: Half, scrat
     job, clock = known.job, Clock()
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch) as folder:
-        with clock("blend"):
-            torch.set_num_threads(1)  # as where one process blends, for the same bits
-            device = choose_device(job.plan.device.type)
-            rows = join(upper, lower, job.products, device, job.threshold)
+        torch.set_num_threads(1)  # as where one process blends, for the same bits
+        try:
+            with clock("blend"):
+                device = choose_device(job.plan.device.type)
+                rows = join(upper, lower, job.products, device, job.threshold)
+        finally:
             torch.set_num_threads(threads)
         with clock("write"):
             rows[0] = class_values(rows[0], [value for value, *_ in known.outputs[0].classes])
