@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +19,17 @@ from conftest import DATA, DEMO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import NARROW, save_test_model
-from rasterio.windows import Window
+from rasterio.windows import Window, intersect
 from refusals import assert_refused
 
 from fcntile.errors import InputError, OptionError
 from fcntile.inference.cluster import connection
 from fcntile.inference.cluster.crew import Crew
 from fcntile.inference.cluster.local_workers import local_client
-from fcntile.inference.cluster.stretches import Stretches, divide
+from fcntile.inference.cluster.stretches import Stretches, choose_cuts, divide
 from fcntile.inference.job import union, walks
 from fcntile.inference.memory import resident_bytes
-from fcntile.inference.tiling import Axis
+from fcntile.inference.tiling import Axis, Tiling
 from fcntile.predict import predict
 from fcntile.raster.parts import parts_folder, plan_parts
 
@@ -163,12 +163,14 @@ def made_of(image, model, folder, **options):
     return [path.read_bytes() for path in (mask, *files.values())], made.tiles
 
 
-def test_workers_infer_no_tile_twice_where_their_stretches_meet(scene, holes, tmp_path, scheduler):
+def test_workers_infer_a_tile_twice_only_where_the_row_that_is_left_over_is_cut(
+    scene, holes, tmp_path, scheduler
+):
     image, (files, tiles) = holes
     wait_for_workers(scheduler, 2)
     made, by_workers = made_of(image, scene[1], tmp_path, scheduler=address(scheduler))
     assert made == files
-    assert by_workers == tiles
+    assert by_workers == tiles + 1, "seven rows of tiles: three for each worker, and one for both"
 
 
 def test_a_run_that_workers_have_divided_is_gone_on_with_by_one_process(
@@ -179,8 +181,9 @@ def test_a_run_that_workers_have_divided_is_gone_on_with_by_one_process(
     with pytest.raises(KeyboardInterrupt):
         made_of(image, scene[1], tmp_path, scheduler=address(scheduler), progress=stop_after(2))
     manifest = json.loads((parts_folder(tmp_path / "mask.tif") / "manifest.json").read_text())
-    assert sum(height for *_, height in manifest["windows"]) == 1300
-    assert len(manifest["windows"]) == 5, "three parts, one of them in three pieces"
+    assert sum(width * height for *_, width, height in manifest["windows"]) == 2293 * 1300
+    widths = [width for _, _, width, _ in manifest["windows"]]
+    assert len(widths) == 8 and sum(width < 2293 for width in widths) == 2, "of three parts"
     assert made_of(image, scene[1], tmp_path)[0] == files
 
 
@@ -226,7 +229,8 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
 
         predict(image, out, model=model, **GRID, scheduler=address(scheduler), progress=progress)
         assert third.wait(5) == -signal.SIGKILL
-    assert len(finished) == (18 if columns == 1024 else 6 + 2 + 2)
+    # of six parts each cut at a junction makes two more, and the last two are in three columns
+    assert len(finished) == (18 if columns == 1024 else 6 + 3 * 2 + 2 * 2)
     assert out.read_bytes() == mask
 
 
@@ -325,34 +329,48 @@ def test_threads_and_memory_are_shared_among_local_workers():
 @settings(deadline=None)
 @given(st.data())
 def test_a_divided_run_has_every_pixel_once_and_every_row_of_tiles_in_one_stretch(data):
-    guard, unit = data.draw(st.integers(0, 8)), 16
-    overlap = data.draw(st.sampled_from([unit, 2 * unit]))
-    y = Axis(data.draw(st.integers(1, 2000)), 4 * unit, overlap, guard=guard)
-    columns, rows = data.draw(st.integers(1, 300)), data.draw(st.integers(1, 400))
-    windows = plan_parts(Window(0, 0, 300, y.size), rows, columns)
+    unit = 16
+    overlap, guard = data.draw(st.sampled_from([unit, 2 * unit])), data.draw(st.integers(0, 8))
+    height, width = data.draw(st.integers(1, 2000)), data.draw(st.integers(1, 900))
+    tiling = Tiling.over(height=height, width=width, tile=4 * unit, overlap=overlap, guard=guard)
+    columns, rows = data.draw(st.integers(1, 900)), data.draw(st.integers(1, 400))
+    windows = plan_parts(Window(0, 0, width, height), rows, columns)
     windows = data.draw(st.lists(st.sampled_from(windows), unique=True, min_size=1))
     windows.sort(key=lambda w: (w.col_off, w.row_off))
     count = data.draw(st.integers(1, 30))
 
-    stretches, junctions = divide(windows, y, count)
-    before, after = np.zeros((2, y.size, 300), np.uint8)
+    stretches, junctions = divide(windows, tiling, count)
+    before, after = np.zeros((2, height, width), np.uint8)
     for window in windows:
         before[window.toslices()] += 1
     for window in chain(*stretches, junctions):
-        assert window.height > 0
+        assert window.height > 0 and window.width > 0
         after[window.toslices()] += 1
     assert np.array_equal(before, after)
 
-    def rows_of(stretch):
-        (top, bottom), _ = union(stretch).toranges()
-        return len(y.needed(top, bottom))
-
     routes = list(walks(windows))
     assert len(stretches) >= len(routes)
-    assert sum(map(rows_of, stretches)) == sum(map(rows_of, routes))
-    if len(routes) == 1 and len(stretches) == count and y.guard < unit:
-        sizes = sorted(map(rows_of, stretches))
-        assert sizes[-1] - sizes[0] <= 3  # at a walk's ends there may be rows that no cut suits
+    for route in routes:
+        inside = [s for s in stretches if intersect([union(s), union(route)])]
+        blocks = [tiling.block(union(stretch)) for stretch in inside]
+        aside = [b for s, b in zip(inside, blocks, strict=True) if s[0].width < route[0].width]
+        twice = len(aside[0].rows) * (len(aside) - 1) if aside and tiling.x.ramp else 0
+        assert sum(b.count for b in blocks) == tiling.block(union(route)).count + twice
+        if len(routes) == 1 and len(inside) == count and guard < unit:
+            sizes = sorted(len(b.rows) for b in blocks)
+            assert sizes[-1] - sizes[0] <= 3  # at a walk's ends there may be rows that no cut suits
+
+
+def test_rows_that_are_left_over_are_cut_into_columns_if_that_is_sooner_done():
+    for rows, columns, workers in product(range(1, 30), range(1, 30), range(1, 12)):
+        low, aside = choose_cuts(rows, columns, workers)
+        heights, widths = (np.diff([0, *cuts, n]) for cuts, n in ((low, rows), (aside, columns)))
+        assert min(heights, default=1) >= 0 and min(widths) > 0
+        inferred = widths + (np.arange(len(widths)) > 0)  # beside a cut one tile twice
+        takes = max(heights[:-1], default=0) * columns + heights[-1] * max(inferred)
+        most = -(-rows // workers) * columns
+        assert takes < most if aside else max(heights) * columns == most
+        assert len(widths) <= workers and len(heights) <= workers + bool(aside)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -147,6 +147,25 @@ def join(
     return rows
 
 
+def beside(halves: Sequence[Half]) -> Half:
+    """Return what lower rows of tiles have of a junction, each some columns of it, as one.
+
+    Args:
+        halves: from left to right.
+    """
+    if len(halves) == 1:
+        return halves[0]
+    given = next((half.logits for half in halves if half.logits is not None), None)
+    valid = [half.valid for half in halves if half.valid is not None]
+    if given is None:
+        return Half(None, np.hstack(valid))
+    logits = [
+        np.zeros((len(given), *seen.shape), np.float32) if half.logits is None else half.logits
+        for half, seen in zip(halves, valid, strict=True)
+    ]
+    return Half(np.concatenate(logits, axis=2), np.hstack(valid))
+
+
 def empty_rows(products: Sequence[Product], window: Window) -> Generator[Rows, None, None]:
     """Yield the rows of a window without any data."""
     for row in range(0, int(window.height), EMPTY):

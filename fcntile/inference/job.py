@@ -70,18 +70,20 @@ def part_rows(columns: int) -> int:
 
 
 def walks(windows: Sequence[Window]) -> Iterator[list[Window]]:
-    """Gather parts that lie below one another: they are walked down without a stop.
+    """Gather parts as wide as each other that lie below one another: they are walked down at once.
 
-    >>> a, b, c = Window(0, 0, 9, 5), Window(0, 5, 9, 5), Window(9, 0, 9, 5)
-    >>> [len(walk) for walk in walks([a, b, c])]
-    [2, 1]
+    >>> a, b, c, d = (
+    ...     Window(*w) for w in ((0, 0, 9, 5), (0, 5, 9, 5), (0, 10, 4, 5), (4, 10, 5, 5))
+    ... )
+    >>> [len(walk) for walk in walks([a, b, c, d])]
+    [2, 1, 1]
     """
     walk: list[Window] = []
     for window in windows:
         if walk:
             above = walk[-1]
             is_below = window.row_off == above.row_off + above.height
-            if not (is_below and window.col_off == above.col_off):
+            if not is_below or window.toranges()[1] != above.toranges()[1]:
                 yield walk
                 walk = []
         walk.append(window)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 
 from fcntile.errors import ModelError
-from fcntile.inference.blend import Halves, blend, join, taper
+from fcntile.inference.blend import Halves, beside, blend, join, taper
 from fcntile.inference.engine import Tile
 from fcntile.inference.products import make_products
 from fcntile.inference.stages import Clock
@@ -124,21 +126,17 @@ def halves_of(tiles, tiling, products, window):
 
 @settings(deadline=None)
 @given(tilings(), st.data())
-def test_two_windows_and_their_joined_halves_are_the_whole_to_the_bit(tiling, data):
-    """No row of tiles is given to both, and where there is no data, there is none."""
+def test_windows_and_their_joined_halves_are_the_whole_to_the_bit(tiling, data):
+    """One above, some below: no row of tiles is given to both. Without data, there is none."""
     choices = [k for k in range(1, tiling.y.count) if tiling.y.ramp]
     assume(choices)
     first, stop = tiling.y.junction(data.draw(st.sampled_from(choices)))
-    columns = slice(
-        *sorted(
-            data.draw(st.lists(st.integers(0, tiling.x.size), min_size=2, max_size=2, unique=True))
-        )
-    )
-    rows = [slice(0, first), slice(stop, tiling.y.size)]
-    upper, lower, whole = (
-        Window.from_slices(span, columns) for span in (*rows, slice(0, tiling.y.size))
-    )
-    blocks = [tiling.block(window).rows for window in (upper, lower, whole)]
+    places = st.integers(0, tiling.x.size)
+    edges = sorted(data.draw(st.lists(places, min_size=2, max_size=4, unique=True)))
+    columns, rows = (edges[0], edges[-1]), (stop, tiling.y.size)
+    upper, whole = (Window.from_slices((0, n), columns) for n in (first, tiling.y.size))
+    lower = [Window.from_slices(rows, span) for span in pairwise(edges)]
+    blocks = [tiling.block(window).rows for window in (upper, lower[0], whole)]
     assert len(blocks[0]) + len(blocks[1]) == len(blocks[2])
 
     products = make_products(["logits"], 3, "float32")
@@ -154,10 +152,13 @@ def test_two_windows_and_their_joined_halves_are_the_whole_to_the_bit(tiling, da
         )
         valid = ground[y, x]
         tiles[i] = Tile(tile.row, tile.column, tile.logits if valid.any() else None, valid)
-    above, below = (halves_of(tiles, tiling, products, window) for window in (upper, lower))
-    joined = join(above[0].below, below[0].above, products, CPU)
+    above, *below = (halves_of(tiles, tiling, products, window) for window in (upper, *lower))
+    joined = join(above[0].below, beside([halves.above for halves, _ in below]), products, CPU)
+    rows_below = [
+        np.concatenate(bands, axis=2) for bands in zip(*(r for _, r in below), strict=True)
+    ]
     expected = halves_of(tiles, tiling, products, whole)[1]
-    for parts in zip(above[1], joined, below[1], expected, strict=True):
+    for parts in zip(above[1], joined, rows_below, expected, strict=True):
         assert np.concatenate(parts[:3], axis=1).tobytes() == parts[3].tobytes()
 
 

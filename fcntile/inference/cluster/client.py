@@ -85,10 +85,9 @@ def have_parts_made(
         log.log(NOTE, "dashboard: %s", client.dashboard_link)
         # with an area, parts that nobody walks leave no halves
         count = 1 if order.job.area else len(workers_of(client, known))
-        y = order.job.tiling.y
-        stretches, between = divide(missing, y, count)
+        stretches, between = divide(missing, order.job.tiling, count)
         parts.cut(missing, [*chain(*stretches), *between])
-        waiting, junctions = Stretches(stretches, y), Junctions(between)
+        waiting, junctions = Stretches(stretches, order.job.tiling.y), Junctions(between)
         for window, made in _made(client, order, waiting, junctions, signals, known):
             with clock("write"):
                 parts.receive(made.files)
@@ -167,12 +166,10 @@ def _made(
         future.release()
         if signals:
             continue
-        for junction, (above, upper), (below, lower) in junctions.add(window, made.worker):
-            halves = (
-                submit(take_half, above, "below", worker=upper),
-                submit(take_half, below, "above", worker=lower),
-            )
-            await_part(submit(make_junction, junction, *halves), "", junction)
+        for junction, (above, upper), below in junctions.add(window, made.worker):
+            half = submit(take_half, above, "below", worker=upper)
+            halves = [submit(take_half, part, "above", worker=lower) for part, lower in below]
+            await_part(submit(make_junction, junction, half, halves), "", junction)
 
 
 def _orders(

@@ -1,116 +1,153 @@
 """Which worker makes which part."""
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import chain
 
-from rasterio.windows import Window
+from rasterio.windows import Window, intersect
 
 from fcntile.inference.job import union, walks
-from fcntile.inference.tiling import Axis
+from fcntile.inference.tiling import Axis, Tiling
 
 Stretch = list[Window]  # parts below one another
-Rim = tuple[int, int]  # row and column where a window begins or ends
+Interval = tuple[int, int]  # first pixel, and one past the last
 Place = tuple[Window, str]  # a part, and the worker that made it
 
 
-def divide(windows: Sequence[Window], y: Axis, count: int) -> tuple[list[Stretch], list[Window]]:
-    """Cut parts in a stretch for each worker, where rows of tiles meet: so none is inferred twice.
+def divide(
+    windows: Sequence[Window], tiling: Tiling, count: int
+) -> tuple[list[Stretch], list[Window]]:
+    """Cut parts in stretches for workers, so that all have as much to do.
+
+    Each gets as many whole rows of tiles, cut where rows meet, so that none is inferred twice. The
+    rows that are left over are cut into columns if they are sooner done so, though there a tile of
+    each row is inferred twice at every cut.
 
     Args:
         windows: of the parts.
-        y: the grid's rows of tiles.
+        tiling: the grid.
         count: of workers.
 
     Returns:
-        stretches, and the junctions between them, of which each neighbour has a half. There are
-        fewer of both where there are too few rows of tiles, and more stretches where there are more
-        swaths than workers. All have pixels.
+        stretches, at least one for each swath, and the junctions below one and above others, of
+        which these have halves. All have pixels.
 
-    >>> y = Axis(1600, 512, 128, guard=16)
-    >>> stretches, junctions = divide([Window(0, 0, 9, 1024), Window(0, 1024, 9, 576)], y, 2)
-    >>> [[(w.row_off, w.height) for w in stretch] for stretch in stretches]
-    [[(0, 784)], [(880, 144), (1024, 576)]]
-    >>> [(w.row_off, w.height) for w in junctions]
-    [(784, 96)]
+    >>> tiling = Tiling.over(height=1300, width=2048, tile=512, overlap=128, guard=16)
+    >>> stretches, junctions = divide([Window(0, 0, 2048, 1300)], tiling, 3)
+    >>> [[window.toranges() for window in stretch] for stretch in stretches]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [[((0, 400), (0, 2048))], [((496, 784), (0, 2048))], [((880, 1168), (0, 2048))],
+     [((1264, 1300), (0, 784))], [((1264, 1300), (784, 1168))], [((1264, 1300), (1168, 2048))]]
+    >>> [junction.toranges()[0] for junction in junctions]
+    [(400, 496), (784, 880), (1168, 1264)]
     """
     routes = list(walks(windows))
-    choices = [_junctions(union(route), y) for route in routes]
-    pieces = [1] * len(routes)
+    workers = [1] * len(routes)
     for _ in range(count - len(routes)):
-        sizes = [(len(c) + 1) / n for c, n in zip(choices, pieces, strict=True)]
-        pieces[sizes.index(max(sizes))] += 1
+        loads = [_pixels(route) / n for route, n in zip(routes, workers, strict=True)]
+        workers[loads.index(max(loads))] += 1
     stretches, junctions = [], []
-    for route, choice, n in zip(routes, choices, pieces, strict=True):
-        n = min(n, len(choice) + 1)
-        cuts: list[tuple[int, int]] = []
-        for i in range(1, n):
-            # rounded down: the last row of tiles is low, and a junction comes after the part above
-            cut = choice[(len(choice) + 1) * i // n - 1]
-            if not cuts or cuts[-1][1] < cut[0]:  # junctions touch if nothing but overlap is left
-                cuts.append(cut)
-        tops, bottoms = [0, *(stop for _, stop in cuts)], [*(first for first, _ in cuts), y.size]
-        stretches += [_between(route, *ends) for ends in zip(tops, bottoms, strict=True)]
-        junctions += [union(_between(route, *cut)) for cut in cuts if cut[0] < cut[1]]
+    for route, n in zip(routes, workers, strict=True):
+        rows, columns = union(route).toranges()
+        down, across = _junctions(tiling.y, rows), _junctions(tiling.x, columns)
+        low, aside = choose_cuts(len(down) + 1, len(across) + 1, n)
+        shared: list[Interval] = []
+        for cut in (down[k - 1] for k in low):
+            if not shared or shared[-1][1] < cut[0]:  # they touch if nothing but overlap is left
+                shared.append(cut)
+        *upper, lowest = _between(rows, shared)
+        stretches += [_inside(route, here, columns) for here in upper]
+        edges = [(across[k - 1][0],) * 2 for k in aside]
+        stretches += [_inside(route, lowest, here) for here in _between(columns, edges)]
+        junctions += [union(_inside(route, cut, columns)) for cut in shared if cut[0] < cut[1]]
     return stretches, junctions
 
 
-def _junctions(window: Window, y: Axis) -> list[tuple[int, int]]:
-    """Return the rows of all junctions inside a window."""
-    (top, bottom), _ = window.toranges()
-    found = (y.junction(k) for k in y.needed(top, bottom)[1:])
-    return [(first, stop) for first, stop in found if top < first and stop < bottom]
+def choose_cuts(rows: int, columns: int, workers: int) -> tuple[list[int], list[int]]:
+    """Return before which rows of tiles to cut, and before which columns below the last of these.
+
+    >>> choose_cuts(43, 43, 1), choose_cuts(43, 43, 2), choose_cuts(15, 9, 2)
+    (([], []), ([21, 42], [22]), ([7, 14], [5]))
+    >>> choose_cuts(43, 3, 8), choose_cuts(2, 9, 4)
+    (([5, 10, 16, 21, 26, 32, 37], []), ([], [3, 5, 7]))
+    """
+    each, over = divmod(rows, workers)
+    pieces = min(workers, columns)
+    inferred = columns + pieces - 1  # tiles of a row, if it is cut into columns
+    if over and over * -(-inferred // pieces) < columns:
+        aside = [inferred * i // pieces - (i - 1) for i in range(1, pieces)]
+        return [each * i for i in range(1, workers + 1)] if each else [], aside
+    stretches = min(workers, rows)
+    return [rows * i // stretches for i in range(1, stretches)], []  # the last row is lower
 
 
-def _between(route: Stretch, top: int, bottom: int) -> Stretch:
-    """Return what parts have of some rows."""
-    return [
-        Window.from_slices((max(first, top), min(stop, bottom)), columns)
-        for (first, stop), columns in (window.toranges() for window in route)
-        if first < bottom and stop > top
-    ]
+def _junctions(axis: Axis, inside: Interval) -> list[Interval]:
+    """Return all junctions inside an interval of pixels."""
+    found = (axis.junction(k) for k in axis.needed(*inside)[1:])
+    return [(first, stop) for first, stop in found if inside[0] < first and stop < inside[1]]
+
+
+def _between(whole: Interval, cuts: Sequence[Interval]) -> list[Interval]:
+    """Return what is left of an interval, before, between and after cuts."""
+    starts, stops = [whole[0], *(stop for _, stop in cuts)], [*(start for start, _ in cuts)]
+    return list(zip(starts, [*stops, whole[1]], strict=True))
+
+
+def _inside(route: Stretch, rows: Interval, columns: Interval) -> Stretch:
+    """Return what parts have of some rows and columns."""
+    cut = Window.from_slices(rows, columns)
+    return [window.intersection(cut) for window in route if intersect(window, cut)]
+
+
+def _pixels(stretch: Stretch) -> int:
+    return sum(window.width * window.height for window in stretch)
 
 
 class Junctions:
-    """Parts between two stretches: made of the halves that the parts above and below have of them.
+    """Parts between stretches: made of the halves that the parts above and below have of them.
+
+    Above each is one part, below may be several, from one side to the other.
 
     Args:
-        windows: of these parts.
+        windows: of the parts between.
     """
 
     def __init__(self, windows: Sequence[Window]) -> None:
-        self._open = {window: _rims(window) for window in windows}
-        self._made: dict[Rim, Place] = {}  # the part at a rim
+        self._open = list(windows)
+        self._made: dict[Window, str] = {}  # parts that touch them, and who made each
 
     def touch(self, part: Window) -> bool:
-        """Tell whether a part lies at one of them."""
-        return not {*_rims(part)}.isdisjoint(chain(*self._open.values()))
+        """Tell whether a part lies above or below one of them."""
+        return any(_is_above(part, window) or _is_above(window, part) for window in self._open)
 
-    def add(self, part: Window, worker: str) -> Iterator[tuple[Window, Place, Place]]:
-        """Note that a worker has made a part; yield the junctions of which both parts are made.
+    def add(self, part: Window, worker: str) -> Iterator[tuple[Window, Place, list[Place]]]:
+        """Note that a worker has made a part; yield the junctions of which all parts are made.
 
         Yields:
-            window, part above it, part below it; parts with their workers
+            window; the part above it, and those below it from the left, with their workers
         """
-        for window, rims in list(self._open.items()):
-            self._made |= dict.fromkeys({*rims}.intersection(_rims(part)), (part, worker))
-            if self._made.keys() >= {*rims}:
-                del self._open[window]
-                above, below = (self._made.pop(rim) for rim in rims)
-                yield window, above, below
+        if self.touch(part):
+            self._made[part] = worker
+        for window in list(self._open):
+            above = [place for place in self._made.items() if _is_above(place[0], window)]
+            below = [place for place in self._made.items() if _is_above(window, place[0])]
+            if above and sum(made.width for made, _ in below) == window.width:
+                self._open.remove(window)
+                yield window, above[0], sorted(below, key=lambda place: place[0].col_off)
 
 
-def _rims(window: Window) -> tuple[Rim, Rim]:
-    """Return where a window begins and ends: row and column."""
-    (top, bottom), (left, _) = window.toranges()
-    return (top, left), (bottom, left)
+def _is_above(window: Window, other: Window) -> bool:
+    """Tell whether a window lies on another one, which may be narrower."""
+    (_, bottom), (left, right) = window.toranges()
+    (top, _), (first, stop) = other.toranges()
+    return bool(bottom == top and left <= first and stop <= right)
 
 
 class Stretches:
     """Parts that nobody has been asked for yet, in stretches that workers walk down.
 
     A worker that walks on from the part above need not infer the row of tiles that reaches into it,
-    so each gets a stretch of its own; who has none left gets the lower half of the longest one, if
-    there is a row of tiles in it that the worker above does not need.
+    so each gets a stretch of its own, the largest first. Once all are taken, who has none left gets
+    the lower half of the longest one, if there is a row of tiles in it that the worker above does
+    not need.
 
     Args:
         stretches: for whoever comes.
@@ -149,7 +186,7 @@ class Stretches:
 
     def _next(self) -> Stretch:
         if self._free:
-            self._free.sort(key=len)
+            self._free.sort(key=_pixels)
             return self._free.pop()
         for stretch in sorted(self._owned.values(), key=len, reverse=True):
             for cut in range(len(stretch) // 2, -1, -1):

@@ -22,7 +22,7 @@ import torch
 from rasterio.windows import Window
 
 from fcntile.errors import FcntileError
-from fcntile.inference.blend import Half, join
+from fcntile.inference.blend import Half, beside, join
 from fcntile.inference.cluster.walk import Made, Order, Walk, contents
 from fcntile.inference.devices import choose_device, keep_freed_memory
 from fcntile.inference.stages import Clock
@@ -69,19 +69,19 @@ def take_half(order: bytes, part: Window, side: str) -> Half:
     return _in_thread(_take_half, order, part, side)
 
 
-def make_junction(order: bytes, window: Window, upper: Half, lower: Half) -> Made:
+def make_junction(order: bytes, window: Window, upper: Half, lower: Sequence[Half]) -> Made:
     """Make the part of a junction, of the halves that the parts above and below it have of it.
 
     Args:
         order: pickled.
         window: of the part.
         upper: of the part above it.
-        lower: of the part below it.
+        lower: of the parts below it, from left to right.
 
     Raises:
         FcntileError: as `fcntile.predict.predict` does.
     """
-    return _in_thread(_make_junction, order, window, upper, lower)
+    return _in_thread(_make_junction, order, window, upper, beside(lower))
 
 
 def _in_thread(do: Callable[..., T], *args: object) -> T:
