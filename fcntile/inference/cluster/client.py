@@ -184,7 +184,9 @@ def _orders(
     """
     for depth in range(IN_FLIGHT):
         for worker in workers:
-            if busy.count(worker) <= depth and (route := waiting.take(worker)):
+            if busy.count(worker) > depth:
+                continue
+            if route := waiting.take(worker, ahead=worker in busy):
                 busy.append(worker)
                 yield worker, route
 

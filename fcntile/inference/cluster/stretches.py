@@ -157,8 +157,8 @@ class Stretches:
     >>> stretches = Stretches([[a, b, c, d]], Axis(20, 5, 0))
     >>> stretches.take("me") == [a, b, c, d], stretches.take("you") == [c, d]
     (True, True)
-    >>> stretches.take("me") == [b], stretches.take("me") == [d], stretches.take("me")
-    (True, True, [])
+    >>> stretches.take("me") == [b], stretches.take("me", ahead=True), stretches.take("me") == [d]
+    (True, [], True)
     """
 
     def __init__(self, stretches: Sequence[Stretch], y: Axis) -> None:
@@ -169,12 +169,16 @@ class Stretches:
         """Tell whether there are parts left."""
         return bool(self._free or any(self._owned.values()))
 
-    def take(self, worker: str) -> Stretch:
+    def take(self, worker: str, *, ahead: bool = False) -> Stretch:
         """Return the next part for a worker, and those below it in its stretch; [] if none is left.
 
         Only the first is taken; the others tell how far it is likely to walk.
+
+        Args:
+            worker: who asks.
+            ahead: the worker is still at work: a stretch that is not its own is left to others.
         """
-        stretch = self._owned.get(worker) or self._next()
+        stretch = self._owned.get(worker) or ([] if ahead else self._next())
         self._owned[worker] = stretch[1:]
         return stretch
 
