@@ -111,16 +111,16 @@ def blend(
 
 def join(
     upper: Half,
-    lower: Half,
+    lower: Sequence[Half],
     products: Sequence[Product],
     device: torch.device,
     threshold: Threshold | None = None,
 ) -> Rows:
-    """Return the rows of a junction of which two windows have left their halves.
+    """Return the rows of a junction of which the windows around it have left their halves.
 
     Args:
         upper: of the window above it.
-        lower: of the window below it.
+        lower: of the windows below it, from left to right.
         products: what is wanted of the logits.
         device: where arithmetic is done.
         threshold: of one class in the mask.
@@ -128,42 +128,39 @@ def join(
     Raises:
         ModelError: if a logit is infinite or not a number.
     """
-    assert lower.valid is not None
-    rows = _without_data(products, lower.valid.shape)
-    if upper.logits is None or lower.logits is None:
+    made, first = [], 0
+    for half in lower:
+        assert half.valid is not None
+        stop = first + half.valid.shape[1]
+        above = None if upper.logits is None else upper.logits[:, :, first:stop]
+        made.append(_join(above, half.logits, half.valid, products, device, threshold))
+        first = stop
+    return [np.concatenate(rows, axis=2) for rows in zip(*made, strict=True)]
+
+
+def _join(
+    upper: NDArray[np.float32] | None,
+    lower: NDArray[np.float32] | None,
+    valid: NDArray[np.bool_],
+    products: Sequence[Product],
+    device: torch.device,
+    threshold: Threshold | None,
+) -> Rows:
+    rows = _without_data(products, valid.shape)
+    if upper is None or lower is None:
         return rows
-    up = taper(len(lower.valid)).to(device)[:, None]
-    for first in range(0, lower.valid.shape[1], COLUMNS):
+    up = taper(len(valid)).to(device)[:, None]
+    for first in range(0, valid.shape[1], COLUMNS):
         here = (..., slice(first, first + COLUMNS))
         with out_of_memory(device, 1):
-            above, below, valid = (
-                torch.tensor(array[here], device=device)
-                for array in (upper.logits, lower.logits, lower.valid)
+            above, below, seen = (
+                torch.tensor(array[here], device=device) for array in (upper, lower, valid)
             )
             best, made = reduce(torch.lerp(above, below, up), products, threshold)
             _check(best.sum(), "where the parts of two workers meet")
             for array, values, product in zip(rows, made, products, strict=True):
-                array[here] = _numpy(values.masked_fill(~valid, product.nodata))
+                array[here] = _numpy(values.masked_fill(~seen, product.nodata))
     return rows
-
-
-def beside(halves: Sequence[Half]) -> Half:
-    """Return what lower rows of tiles have of a junction, each some columns of it, as one.
-
-    Args:
-        halves: from left to right.
-    """
-    if len(halves) == 1:
-        return halves[0]
-    given = next((half.logits for half in halves if half.logits is not None), None)
-    valid = [half.valid for half in halves if half.valid is not None]
-    if given is None:
-        return Half(None, np.hstack(valid))
-    logits = [
-        np.zeros((len(given), *seen.shape), np.float32) if half.logits is None else half.logits
-        for half, seen in zip(halves, valid, strict=True)
-    ]
-    return Half(np.concatenate(logits, axis=2), np.hstack(valid))
 
 
 def empty_rows(products: Sequence[Product], window: Window) -> Generator[Rows, None, None]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 
 from fcntile.errors import ModelError
-from fcntile.inference.blend import Halves, beside, blend, join, taper
+from fcntile.inference.blend import Halves, blend, join, taper
 from fcntile.inference.engine import Tile
 from fcntile.inference.products import make_products
 from fcntile.inference.stages import Clock
@@ -153,7 +153,7 @@ def test_windows_and_their_joined_halves_are_the_whole_to_the_bit(tiling, data):
         valid = ground[y, x]
         tiles[i] = Tile(tile.row, tile.column, tile.logits if valid.any() else None, valid)
     above, *below = (halves_of(tiles, tiling, products, window) for window in (upper, *lower))
-    joined = join(above[0].below, beside([halves.above for halves, _ in below]), products, CPU)
+    joined = join(above[0].below, [halves.above for halves, _ in below], products, CPU)
     rows_below = [
         np.concatenate(bands, axis=2) for bands in zip(*(r for _, r in below), strict=True)
     ]

@@ -22,7 +22,7 @@ import torch
 from rasterio.windows import Window
 
 from fcntile.errors import FcntileError
-from fcntile.inference.blend import Half, beside, join
+from fcntile.inference.blend import Half, join
 from fcntile.inference.cluster.walk import Made, Order, Walk, contents
 from fcntile.inference.devices import choose_device, keep_freed_memory
 from fcntile.inference.stages import Clock
@@ -81,7 +81,7 @@ def make_junction(order: bytes, window: Window, upper: Half, lower: Sequence[Hal
     Raises:
         FcntileError: as `fcntile.predict.predict` does.
     """
-    return _in_thread(_make_junction, order, window, upper, beside(lower))
+    return _in_thread(_make_junction, order, window, upper, lower)
 
 
 def _in_thread(do: Callable[..., T], *args: object) -> T:
@@ -136,7 +136,9 @@ def _take_half(order: bytes, part: Window, side: str, scratch: str) -> Half:
     return _halves.pop((order, part, side))
 
 
-def _make_junction(order: bytes, window: Window, upper: Half, lower: Half, scratch: str) -> Made:
+def _make_junction(
+    order: bytes, window: Window, upper: Half, lower: Sequence[Half], scratch: str
+) -> Made:
     known: Order = pickle.loads(order)
     job, clock = known.job, Clock()
     threads = torch.get_num_threads()
