@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, product
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from nets import NARROW, save_test_model
 from rasterio.windows import Window, intersect
 from refusals import assert_refused
 
-from fcntile.errors import InputError, OptionError
+from fcntile.errors import InputError, OptionError, Stopped
 from fcntile.inference.cluster import connection
 from fcntile.inference.cluster.crew import Crew
 from fcntile.inference.cluster.local_workers import local_client
@@ -185,6 +185,25 @@ def test_a_run_that_workers_have_divided_is_gone_on_with_by_one_process(
     widths = [width for _, _, width, _ in manifest["windows"]]
     assert len(widths) == 8 and sum(width < 2293 for width in widths) == 2, "of three parts"
     assert made_of(image, scene[1], tmp_path)[0] == files
+
+
+@pytest.mark.parametrize("after", range(3, 9))
+def test_a_signal_while_the_last_parts_arrive_ends_the_run_in_order(
+    scene, tmp_path, scheduler, after
+):
+    image, model, mask = scene
+    out, options = tmp_path / "m.tif", {"model": model, **GRID, "scheduler": address(scheduler)}
+    calls = iter(range(1, 100))
+
+    def progress(done, total):
+        if next(calls) == after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    wait_for_workers(scheduler, 2)
+    with suppress(Stopped):
+        predict(image, out, **options, progress=progress)
+    predict(image, out, **options, overwrite=True)
+    assert out.read_bytes() == mask
 
 
 def test_workers_go_on_with_a_run_of_which_all_parts_are_made(

@@ -28,7 +28,7 @@ from fcntile.raster.part_files import BLOCK
 
 SHARE = 0.5  # of the memory that is free, unless the user says how much to take
 GPU_SHARE = 0.8  # of its free memory
-HALVES = 4  # of junctions: a worker's own above and below, and two to be joined
+HALVES = 5  # of junctions: a worker's own above and below, a piece's, and two to be joined
 STRIPS, ROWS = 4, 4  # held at a time: read, waiting, cut into tiles; blended, waiting, written
 KERNELS = 1.5  # of the maps, for what kernels need for themselves
 OVERHEAD = 200e6  # bytes: GDAL's smallest block cache, threads, compiled kernels, gaps in heaps

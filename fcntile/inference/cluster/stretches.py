@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from rasterio.windows import Window, intersect
+from rasterio.windows import Window
 
 from fcntile.inference.job import union, walks
 from fcntile.inference.tiling import Axis, Tiling
@@ -18,8 +18,8 @@ def divide(
     """Cut parts in stretches for workers, so that all have as much to do.
 
     Each gets as many whole rows of tiles, cut where rows meet, so that none is inferred twice. The
-    rows that are left over are cut into columns if they are sooner done so, though there a tile of
-    each row is inferred twice at every cut.
+    rows that are left over are cut into columns if they are sooner done so, though one tile of each
+    row may be inferred twice at every cut.
 
     Args:
         windows: of the parts.
@@ -40,9 +40,9 @@ def divide(
     [(400, 496), (784, 880), (1168, 1264)]
     """
     routes = list(walks(windows))
-    workers = [1] * len(routes)
+    pixels, workers = [_pixels(route) for route in routes], [1] * len(routes)
     for _ in range(count - len(routes)):
-        loads = [_pixels(route) / n for route, n in zip(routes, workers, strict=True)]
+        loads = [size / n for size, n in zip(pixels, workers, strict=True)]
         workers[loads.index(max(loads))] += 1
     stretches, junctions = [], []
     for route, n in zip(routes, workers, strict=True):
@@ -93,8 +93,13 @@ def _between(whole: Interval, cuts: Sequence[Interval]) -> list[Interval]:
 
 def _inside(route: Stretch, rows: Interval, columns: Interval) -> Stretch:
     """Return what parts have of some rows and columns."""
-    cut = Window.from_slices(rows, columns)
-    return [window.intersection(cut) for window in route if intersect(window, cut)]
+    found = []
+    for window in route:
+        (top, bottom), (left, right) = window.toranges()
+        here = max(top, rows[0]), min(bottom, rows[1])
+        if here[0] < here[1]:
+            found.append(Window.from_slices(here, (max(left, columns[0]), min(right, columns[1]))))
+    return found
 
 
 def _pixels(stretch: Stretch) -> int:
@@ -111,26 +116,41 @@ class Junctions:
     """
 
     def __init__(self, windows: Sequence[Window]) -> None:
-        self._open = list(windows)
-        self._made: dict[Window, str] = {}  # parts that touch them, and who made each
+        self._around: dict[Window, dict[Window, str]] = {window: {} for window in windows}  # made
+        self._at: dict[int, list[Window]] = {}  # by the rows where they begin and end
+        for window in windows:
+            for row in window.toranges()[0]:
+                self._at.setdefault(row, []).append(window)
+
+    def __bool__(self) -> bool:
+        """Tell whether parts around one of them are still to be made."""
+        return bool(self._around)
 
     def touch(self, part: Window) -> bool:
         """Tell whether a part lies above or below one of them."""
-        return any(_is_above(part, window) or _is_above(window, part) for window in self._open)
+        return bool(self._touched(part))
+
+    def _touched(self, part: Window) -> list[Window]:
+        near = [window for row in part.toranges()[0] for window in self._at.get(row, ())]
+        return [
+            window
+            for window in near
+            if window in self._around and (_is_above(part, window) or _is_above(window, part))
+        ]
 
     def add(self, part: Window, worker: str) -> Iterator[tuple[Window, Place, list[Place]]]:
-        """Note that a worker has made a part; yield the junctions of which all parts are made.
+        """Note that a worker has made a part; yield the junctions around which all are made.
 
         Yields:
             window; the part above it, and those below it from the left, with their workers
         """
-        if self.touch(part):
-            self._made[part] = worker
-        for window in list(self._open):
-            above = [place for place in self._made.items() if _is_above(place[0], window)]
-            below = [place for place in self._made.items() if _is_above(window, place[0])]
+        for window in self._touched(part):
+            around = self._around[window]
+            around[part] = worker
+            above = [place for place in around.items() if _is_above(place[0], window)]
+            below = [place for place in around.items() if _is_above(window, place[0])]
             if above and sum(made.width for made, _ in below) == window.width:
-                self._open.remove(window)
+                del self._around[window]
                 yield window, above[0], sorted(below, key=lambda place: place[0].col_off)
 
 
