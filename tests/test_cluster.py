@@ -384,7 +384,7 @@ def test_rows_that_are_left_over_are_cut_into_columns_if_that_is_sooner_done():
     for rows, columns, workers in product(range(1, 30), range(1, 30), range(1, 12)):
         low, aside = choose_cuts(rows, columns, workers)
         heights, widths = (np.diff([0, *cuts, n]) for cuts, n in ((low, rows), (aside, columns)))
-        assert min(heights, default=1) >= 0 and min(widths) > 0
+        assert min(heights) > 0 and min(widths) > 0
         inferred = widths + (np.arange(len(widths)) > 0)  # beside a cut one tile twice
         takes = max(heights[:-1], default=0) * columns + heights[-1] * max(inferred)
         most = -(-rows // workers) * columns

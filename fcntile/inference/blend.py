@@ -28,7 +28,6 @@ from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
 
 EMPTY = 256  # rows without data that are given at a time
-COLUMNS = 2048  # of a junction that are joined at a time
 Rows = list[NDArray[np.generic]]  # (bands, rows, width) of each product
 
 
@@ -109,72 +108,23 @@ def blend(
             yield rows
 
 
-def join(
-    upper: Half,
-    lower: Sequence[Half],
-    products: Sequence[Product],
-    device: torch.device,
-    threshold: Threshold | None = None,
-) -> Rows:
-    """Return the rows of a junction of which the windows around it have left their halves.
-
-    Args:
-        upper: of the window above it.
-        lower: of the windows below it, from left to right.
-        products: what is wanted of the logits.
-        device: where arithmetic is done.
-        threshold: of one class in the mask.
-
-    Raises:
-        ModelError: if a logit is infinite or not a number.
-    """
-    made, first = [], 0
-    for half in lower:
-        assert half.valid is not None
-        stop = first + half.valid.shape[1]
-        above = None if upper.logits is None else upper.logits[:, :, first:stop]
-        made.append(_join(above, half.logits, half.valid, products, device, threshold))
-        first = stop
-    return [np.concatenate(rows, axis=2) for rows in zip(*made, strict=True)]
-
-
-def _join(
-    upper: NDArray[np.float32] | None,
-    lower: NDArray[np.float32] | None,
-    valid: NDArray[np.bool_],
-    products: Sequence[Product],
-    device: torch.device,
-    threshold: Threshold | None,
-) -> Rows:
-    rows = _without_data(products, valid.shape)
-    if upper is None or lower is None:
-        return rows
-    up = taper(len(valid)).to(device)[:, None]
-    for first in range(0, valid.shape[1], COLUMNS):
-        here = (..., slice(first, first + COLUMNS))
-        with out_of_memory(device, 1):
-            above, below, seen = (
-                torch.tensor(array[here], device=device) for array in (upper, lower, valid)
-            )
-            best, made = reduce(torch.lerp(above, below, up), products, threshold)
-            _check(best.sum(), "where the parts of two workers meet")
-            for array, values, product in zip(rows, made, products, strict=True):
-                array[here] = _numpy(values.masked_fill(~seen, product.nodata))
-    return rows
-
-
 def empty_rows(products: Sequence[Product], window: Window) -> Generator[Rows, None, None]:
     """Yield the rows of a window without any data."""
     for row in range(0, int(window.height), EMPTY):
-        yield _without_data(products, (min(EMPTY, int(window.height) - row), int(window.width)))
+        yield without_data(products, (min(EMPTY, int(window.height) - row), int(window.width)))
 
 
-def _without_data(products: Sequence[Product], shape: tuple[int, int]) -> Rows:
-    return [_numpy(torch.full((p.bands, *shape), p.nodata, dtype=p.dtype)) for p in products]
+def without_data(products: Sequence[Product], shape: tuple[int, int]) -> Rows:
+    """Return (bands, *shape) of each product, nothing but nodata."""
+    return [to_numpy(torch.full((p.bands, *shape), p.nodata, dtype=p.dtype)) for p in products]
 
 
-def _check(total: Tensor, where: str) -> None:
-    """Raise ModelError if a sum of logits is not finite."""
+def check_finite(total: Tensor, where: str) -> None:
+    """Refuse logits of which a sum is not finite.
+
+    Raises:
+        ModelError: if it is infinite or not a number.
+    """
     if not torch.isfinite(total):
         raise ModelError(
             f"the net gives infinite or undefined logits {where}: the model is broken, or the "
@@ -186,7 +136,7 @@ def _on_host(logits: Tensor | None) -> NDArray[np.float32] | None:
     return None if logits is None else logits.cpu().numpy()
 
 
-def _numpy(rows: Tensor) -> NDArray[np.generic]:
+def to_numpy(rows: Tensor) -> NDArray[np.generic]:
     """Return rows on the host, int16 positions as uint16."""
     array: NDArray[np.generic] = rows.cpu().numpy()
     return array.view(np.uint16) if array.dtype == np.int16 else array
@@ -307,8 +257,8 @@ class Blender:
             ModelError: if a logit in it is infinite or not a number.
         """
         wanted, _ = self._window(row)
-        made = [_numpy(rows) for rows in self._rows]
-        _check(self._total, f"in rows {wanted.start} to {wanted.stop - 1}")
+        made = [to_numpy(rows) for rows in self._rows]
+        check_finite(self._total, f"in rows {wanted.start} to {wanted.stop - 1}")
         return made
 
     def share(self, row: int, halves: Halves) -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 
 from fcntile.errors import ModelError
-from fcntile.inference.blend import Halves, blend, join, taper
+from fcntile.inference.blend import Halves, blend, taper
 from fcntile.inference.engine import Tile
+from fcntile.inference.junction import join
 from fcntile.inference.products import make_products
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Axis, Tiling

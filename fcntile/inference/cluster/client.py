@@ -142,7 +142,7 @@ def _made(
         flying[future] = worker, window
         future.add_done_callback(landed.put)
 
-    while waiting or junctions or flying:
+    while waiting or junctions or flying:  # after a signal junctions may be all that is left
         workers = workers_of(client, known)
         waiting.keep(workers)
         if signals:

@@ -55,7 +55,7 @@ def divide(
                 shared.append(cut)
         *upper, lowest = _between(rows, shared)
         stretches += [_inside(route, here, columns) for here in upper]
-        edges = [(across[k - 1][0],) * 2 for k in aside]
+        edges = [(across[k - 1][0],) * 2 for k in aside]  # where a junction begins, and no gap
         stretches += [_inside(route, lowest, here) for here in _between(columns, edges)]
         junctions += [union(_inside(route, cut, columns)) for cut in shared if cut[0] < cut[1]]
     return stretches, junctions

@@ -22,9 +22,10 @@ import torch
 from rasterio.windows import Window
 
 from fcntile.errors import FcntileError
-from fcntile.inference.blend import Half, join
+from fcntile.inference.blend import Half
 from fcntile.inference.cluster.walk import Made, Order, Walk, contents
 from fcntile.inference.devices import choose_device, keep_freed_memory
+from fcntile.inference.junction import join
 from fcntile.inference.stages import Clock
 from fcntile.raster.outputs import class_values
 from fcntile.raster.part_files import PartWriter
