@@ -123,7 +123,8 @@ def predict(
         model: a model file, or the name of a bundled model.
         tile: side of a tile in pixels, a multiple of the net's stride; "auto" is the largest that
             fits the memory. By default the card's; for exact stitching "auto".
-        overlap: pixels that neighbours share, or a share such as "25%"; by default the card's.
+        overlap: pixels that neighbours share, or a share such as "25%"; by default the card's, or
+            twice the net's halo if that is less.
         stitch: "cosine" blends tiles; "exact" crops them by what the net sees, which gives the
             logits of the untiled raster; "crop" crops them in the middle of the overlap.
         aoi: vector file of polygons; outside of them the mask has no data.

@@ -61,17 +61,19 @@ def test_a_pixelwise_net_gives_the_untiled_mask_in_every_pixel(
 
 @pytest.mark.parametrize("shape", [(1500, 1100), (513, 300), (40, 2000)])
 @pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("overlap", [None, 128])
 def test_with_the_halo_as_guard_the_mask_is_that_of_the_untiled_raster(
-    make_raster, make_model, noise, tmp_path, shape, holes
+    make_raster, make_model, noise, tmp_path, shape, holes, overlap
 ):
     pixels = noise(3, *shape)
     model = make_model("probe", classes=6)
     mask = noise(*shape, seed=1) < 250 if holes else None
     image = make_raster(pixels, mask=mask)
-    predict(image, tmp_path / "mask.tif", model=model)
+    summary = predict(image, tmp_path / "mask.tif", model=model, overlap=overlap)
 
-    tiling = plan_tiling(*shape, 512, 128, net_stride=4, halo=16)
+    tiling = plan_tiling(*shape, 512, overlap or 2 * 16, net_stride=4, halo=16)
     assert tiling.x.guard == 16
+    assert summary.compute_factor == round(tiling.compute_factor, 3)
     beyond = (0, tiling.y.padded - shape[0]), (0, tiling.x.padded - shape[1])
     if holes:
         pixels = np.where(mask, pixels, 128)  # the mean, which is 0 after normalisation

@@ -97,6 +97,18 @@ def plan_tiling(
     )
 
 
+def enough_overlap(overlap: int, halo: int | None) -> int:
+    """Return an overlap, or twice the net's halo where that is less.
+
+    With twice the halo every pixel is seen whole by a tile; what overlaps beyond that would be
+    inferred again for the same logits.
+
+    >>> enough_overlap(128, halo=16), enough_overlap(128, halo=224), enough_overlap(128, None)
+    (32, 128, 128)
+    """
+    return overlap if halo is None else min(overlap, 2 * halo)
+
+
 def _steps(pixels: int, net_stride: int) -> int:
     """Return pixels rounded up to the net's stride."""
     return -(-pixels // net_stride) * net_stride

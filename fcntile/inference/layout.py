@@ -9,7 +9,7 @@ import rasterio
 
 from fcntile.errors import NOTE, OptionError
 from fcntile.inference.devices import Plan
-from fcntile.inference.grid import exact_overlap, plan_tiling
+from fcntile.inference.grid import enough_overlap, exact_overlap, plan_tiling
 from fcntile.inference.memory import (
     SWATH,
     TILES,
@@ -75,7 +75,7 @@ def plan_layout(
         plan: where and how the net runs.
         stitch: "cosine", "exact" or "crop".
         tile: side in px, or "auto"; None for the card's, or for exact stitching "auto".
-        overlap: in px, or a share such as "25%"; None for the card's.
+        overlap: in px, or a share such as "25%"; None for the card's, or less if that is enough.
         earlier: facts of an earlier run that is gone on with: where the memory decides, what it
             decided then counts, as the same command must make the same.
         max_memory: bytes of host memory; None for what is there and half of what is free.
@@ -160,5 +160,5 @@ def choose_tiling(
             raise OptionError("exact stitching knows its overlap from the net: leave out --overlap")
         overlap = exact_overlap(net.halo)
     elif overlap is None:
-        overlap = model.card.overlap
+        overlap = enough_overlap(model.card.overlap, net.halo)
     return plan_tiling(*shape, tile, overlap, net.stride, net.halo, net.size, stitch, whole=whole)

@@ -1,4 +1,4 @@
-"""Layers that torch computes slowly on few channels, on CPUs: the same values, bit by bit."""
+"""Layers that torch computes slowly on few channels, on CPUs."""
 
 from typing import TypeGuard
 
@@ -6,11 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fcntile.models.upsampling import BilinearDeconvolution, bilinear_kernel
+
 FEW = 64  # channels; with more, torch's own are as fast
 
 
 class NarrowMaxPool(nn.Module):
     """Max pooling by 2 as maxima of rows and columns: torch also notes where each maximum was.
+
+    The values are the same bit by bit.
 
     Shape:
         (N, channels, H, W) -> (N, channels, H // 2, W // 2)
@@ -39,25 +43,67 @@ class NarrowMaxPool(nn.Module):
 
 
 class NarrowUpsample(nn.Module):
-    """Interpolation that gives few channels one after the other, as class scores are wanted.
+    """Bilinear interpolation of few channels: along rows, then along columns, channel by channel.
 
     Args:
-        layer: the interpolation.
+        layer: that interpolates; what it gives is the same but for rounding.
 
     Shape:
-        (N, channels, H, W) -> (N, channels, scale_factor * H, scale_factor * W)
+        (N, channels, H, W) -> (N, channels, factor * H, factor * W)
     """
 
-    def __init__(self, layer: nn.Upsample) -> None:
+    def __init__(self, layer: nn.Upsample | BilinearDeconvolution) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.factor = layer, _factor(layer)
+        # what the first and last value are blended with at the rim: themselves, or nothing
+        self.fades = isinstance(layer, BilinearDeconvolution)
 
     @staticmethod
-    def suits(layer: nn.Module) -> TypeGuard[nn.Upsample]:
-        """Return whether a layer is a bilinear interpolation."""
-        return isinstance(layer, nn.Upsample) and layer.mode == "bilinear"
+    def suits(layer: nn.Module) -> TypeGuard[nn.Upsample | BilinearDeconvolution]:
+        """Return whether a layer interpolates so, with half-pixel centres, by a whole factor."""
+        if isinstance(layer, BilinearDeconvolution):
+            factor = _factor(layer)
+            return (
+                layer.groups == layer.in_channels
+                and layer.padding == (factor // 2, factor // 2)
+                and factor % 2 == 0
+                and bool((layer.weight == bilinear_kernel(factor)).all())
+            )
+        return (
+            isinstance(layer, nn.Upsample)
+            and layer.mode == "bilinear"
+            and not layer.align_corners
+            and isinstance(layer.scale_factor, float)
+            and layer.scale_factor.is_integer()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the larger map."""
-        larger: Tensor = self.layer(x.contiguous() if x.shape[1] < FEW else x)
-        return larger
+        if x.shape[1] >= FEW:
+            larger: Tensor = self.layer(x)
+            return larger
+        return self._enlarge(self._enlarge(x.contiguous(), 3), 2)
+
+    def _enlarge(self, x: Tensor, dim: int) -> Tensor:
+        """Put `factor` values where one was: each blended with the neighbour it is nearer to."""
+        others = x.shape[dim] - 1
+        larger = x.new_empty(*x.shape[: dim + 1], self.factor, *x.shape[dim + 1 :])
+        for i in range(self.factor):
+            to = larger.select(dim + 1, i)
+            shift = (i + 0.5) / self.factor - 0.5  # from where the value was, -0.5 to 0.5
+            first, neighbour, rim = (1, 0, 0) if shift < 0 else (0, 1, others)
+            torch.lerp(
+                x.narrow(dim, first, others),
+                x.narrow(dim, neighbour, others),
+                abs(shift),
+                out=to.narrow(dim, first, others),
+            )
+            end = x.narrow(dim, rim, 1)
+            to.narrow(dim, rim, 1).copy_(end * (1 - abs(shift)) if self.fades else end)
+        return larger.flatten(dim, dim + 1)
+
+
+def _factor(layer: nn.Upsample | BilinearDeconvolution) -> int:
+    factor = layer.scale_factor if isinstance(layer, nn.Upsample) else layer.stride[0]
+    assert isinstance(factor, int | float), "of both directions"
+    return int(factor)

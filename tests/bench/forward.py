@@ -25,7 +25,7 @@ with importing.quick():  # as the command does
     import torch
 
     from fcntile.inference.devices import available_cpus, keep_freed_memory
-    from fcntile.inference.grid import plan_tiling
+    from fcntile.inference.grid import enough_overlap, plan_tiling
     from fcntile.models import layers
     from fcntile.models.model_file import load_model
 
@@ -55,7 +55,8 @@ ARRANGEMENTS = {
 
 def shapes(net, side, batch):
     """Return the shape of each tile over a square raster, all alike if they come in batches."""
-    axis = plan_tiling(side, side, TILE, OVERLAP, net.stride, net.halo, whole=batch > 1).x
+    overlap = enough_overlap(OVERLAP, net.halo)
+    axis = plan_tiling(side, side, TILE, overlap, net.stride, net.halo, whole=batch > 1).x
     lengths = [axis.length(k) for k in range(axis.count)]
     return list(product(lengths, lengths))
 
@@ -110,7 +111,8 @@ def choose(model, side):
         name: seconds * whole_tiles(model.net, side, ARRANGEMENTS[name].batch)
         for name, seconds in best.items()
     }
-    return {"fastest": min(run, key=run.get), "seconds_per_tile": best}
+    fastest, overlap = min(run, key=run.get), enough_overlap(OVERLAP, model.net.halo)
+    return {"fastest": fastest, "seconds_per_tile": best, "overlap": overlap}
 
 
 def main(name, side, arrangement="workers"):

@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 PYTHON = sys.executable
 TILE, OVERLAP = 512, 128
 GTIFF, COG = "fcntile predict, GeoTIFF", "fcntile predict, COG"
+ALL = f"fcntile predict, GeoTIFF, overlap {OVERLAP}"  # as the others, where it takes less by itself
 FORWARD, SAME = "forward only", "forward only, predict's batches"
 
 # `size` is the memory it takes per pixel with six classes, in bytes
@@ -56,13 +57,12 @@ def model(work, net):
     return make("models.py", work / f"{net}.safetensors", ..., net)
 
 
-def tiles(width, height):
-    across, down = (max(1, -(-(n - OVERLAP) // (TILE - OVERLAP))) for n in (width, height))
-    return across * down
+def predict(image, model, mask, driver="GTiff", overlap=None):
+    """Return the command.
 
-
-def predict(image, model, mask, driver="GTiff"):
-    grid = ["--tile", TILE, "--overlap", OVERLAP, "--format", driver]
+    Cards say an overlap of 128 px; unless told to, predict takes less where that changes nothing.
+    """
+    grid = ["--tile", TILE, *(["--overlap", overlap] if overlap else []), "--format", driver]
     program = [PYTHON, HERE / "fcntile_with_test_nets.py", "predict", image, "-o", mask]
     return [*program, "--model", model, *grid, "--overwrite", "--restart", "--json"]
 

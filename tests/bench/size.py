@@ -7,7 +7,7 @@ is what a run takes beyond that.
 import statistics
 
 import targets
-from programs import model, predict, raster, tiles
+from programs import model, predict, raster
 from runs import Rounds
 
 SHAPES = ((4096, 4096), (8192, 8192), (16384, 16384), (16384, 32768))
@@ -40,7 +40,7 @@ def table(report, net, shapes, rounds):
             f"{own:.1f}",
             f"{per_megapixel(rounds, shape):.1f}",
             f"{per_megapixel(rounds, shape, 'wall', ONE_TILE):.1f}",
-            f"{1e3 * own / tiles(*shape):.2f}",
+            f"{1e3 * own / rounds.said(name)['tiles']:.2f}",
             f"{rounds.median(name, 'mb'):.0f}",
         )
     lines = []

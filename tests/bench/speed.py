@@ -4,10 +4,12 @@ import os
 
 import targets
 from programs import (
+    ALL,
     COG,
     GTIFF,
     HERE,
     INSTALL,
+    OVERLAP,
     PYTHON,
     fits,
     forward,
@@ -60,6 +62,8 @@ def compared(report, work, net, size, others):
         COG: predict(image, file, work / "mask.tif", "COG"),
         **floors,
     }
+    if tried["overlap"] < OVERLAP:
+        made[ALL] = predict(image, file, work / "mask.tif", overlap=OVERLAP)
     for name, command in others.items():
         if fits(name, size * size):
             made[name] = filled(command, image, work / "peer.tif")

@@ -10,6 +10,7 @@ from torch import nn
 from fcntile.models import create_model
 from fcntile.models.layers import as_convolution, fold_batch_norm, prepare
 from fcntile.models.narrow import NarrowMaxPool, NarrowUpsample
+from fcntile.models.upsampling import Bilinear, BilinearDeconvolution
 from fcntile.models.winograd import Winograd
 
 CPU = torch.device("cpu")
@@ -90,11 +91,11 @@ def test_a_net_with_switches_keeps_direct_sums_before_them(monkeypatch):
     assert fast == ["fc6.conv6", "fc6_deconv.deconv6"]
 
 
-@pytest.mark.parametrize("upsampling", ["bilinear", "repeat", "learned", "subpixel"])
+@pytest.mark.parametrize("upsampling", ["frozen", "bilinear", "repeat", "learned", "subpixel"])
 def test_every_upsampling_is_the_same(upsampling):
     ready = check(*trained("fcn8s-small", upsampling=upsampling))
     assert NarrowMaxPool in kinds(ready)
-    assert (NarrowUpsample in kinds(ready)) == (upsampling == "bilinear")
+    assert (NarrowUpsample in kinds(ready)) == (upsampling in ("frozen", "bilinear"))
 
 
 def test_a_relu_overwrites_a_convolution_only():
@@ -110,11 +111,50 @@ def test_a_relu_overwrites_a_convolution_only():
 
 
 @pytest.mark.parametrize("channels", [1, 12, 65])
-def test_narrow_layers_give_the_same_bits(channels):
+def test_narrow_pooling_gives_the_same_bits(channels):
     x = torch.randn(2, channels, 9, 12).to(memory_format=torch.channels_last)
     assert torch.equal(NarrowMaxPool()(x), nn.MaxPool2d(2)(x))
-    up = nn.Upsample(scale_factor=4, mode="bilinear")
-    assert torch.allclose(NarrowUpsample(up)(x), up(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [1, 2, 9])
+@pytest.mark.parametrize("channels", [1, 12, 65])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda _, factor=f: Bilinear(factor) for f in (2, 3, 8)),
+        *(lambda channels, factor=f: BilinearDeconvolution(channels, factor) for f in (2, 8)),
+    ],
+)
+def test_narrow_upsampling_interpolates_as_torch_does(make, channels, side):
+    x = torch.randn(2, channels, side, 12).to(memory_format=torch.channels_last)
+    up = make(channels).eval()
+    assert NarrowUpsample.suits(up)
+    assert (NarrowUpsample(up)(x) - up.double()(x.double())).abs().max() < 1e-5
+
+
+def trained_deconvolution():
+    layer = BilinearDeconvolution(4, 2)
+    layer.weight[2] *= 1.1
+    return layer
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Upsample(scale_factor=2.0, mode="nearest"),
+        nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=True),
+        nn.Upsample(scale_factor=1.5, mode="bilinear"),
+        nn.Upsample(scale_factor=(2.0, 4.0), mode="bilinear"),
+        nn.Upsample(size=(8, 8), mode="bilinear"),
+        BilinearDeconvolution(4, 2, learned=True),
+        BilinearDeconvolution(4, 3),
+        BilinearDeconvolution(4, 4, padding=0),
+        trained_deconvolution(),
+        nn.ConvTranspose2d(4, 4, 4, stride=2, padding=1, groups=4),
+    ],
+)
+def test_other_upsamplings_stay(layer):
+    assert not NarrowUpsample.suits(layer)
 
 
 @pytest.mark.parametrize(
