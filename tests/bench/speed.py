@@ -23,7 +23,8 @@ from programs import (
 from runs import Rounds, run
 
 SIZES = {"probe": (4096, 8192, 16384), "bundled": (4096, 8192), "fcn8s": (2048,)}
-CHECK = {"fcn8s": 896}  # px, which two tiles fill exactly; three do 1280 px
+# px, which tiles fill exactly: those of the others and, with less overlap, predict's
+CHECK = {"probe": 2432, "bundled": 1280, "fcn8s": 896}
 SAME = 0.999  # of the labels where no tiles meet
 
 
@@ -36,7 +37,7 @@ def check(report, work, net, others):
 
     Running each once also loads what later runs find in memory.
     """
-    size, reference = CHECK.get(net, 1280), work / "reference.tif"
+    size, reference = CHECK[net], work / "reference.tif"
     image = raster(work, size, size)
     run(predict(image, model(work, net), reference))
     columns = ("program", "labels as predict's", "where no tiles meet")
