@@ -129,23 +129,23 @@ def best_class(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the highest logit of each pixel and its position, the first one among equals.
 
     On CPUs torch's own argmax and max are several times slower than this running maximum, which
-    stays in bytes up to 255 classes.
+    compares into floats, as that takes whole vectors and bytes do not.
 
     Shape:
         (classes, H, W) -> (H, W), (H, W) of `position_dtype`
     """
     dtype = position_dtype(len(logits))
-    if logits.device.type != "cpu":
+    if logits.device.type != "cpu" or len(logits) == 1:
         best, positions = logits.max(0)
         return best, positions.to(dtype)
-    best = logits[0].clone()
-    positions = torch.zeros(best.shape, dtype=dtype)
-    for k in range(1, len(logits)):
-        higher = logits[k] > best
-        higher = higher.view(dtype) if dtype == torch.uint8 else higher.to(dtype)
+    best = torch.maximum(logits[0], logits[1])
+    positions, higher = torch.empty_like(best), torch.empty_like(best)
+    torch.gt(logits[1], logits[0], out=positions)
+    for k, other in enumerate(logits[2:], 2):
+        torch.gt(other, best, out=higher)
         torch.maximum(positions, higher.mul_(k), out=positions)
-        torch.maximum(best, logits[k], out=best)
-    return best, positions
+        torch.maximum(best, other, out=best)
+    return best, positions.to(dtype)
 
 
 def quantise(p: Tensor) -> Tensor:

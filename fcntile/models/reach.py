@@ -136,7 +136,11 @@ def _transposed(layer: Any, first: int, last: int) -> Interval:
 
 
 def _upsample(layer: nn.Upsample, first: int, last: int) -> Interval:
-    factor = int(layer.scale_factor)  # type: ignore[arg-type]
+    scale = layer.scale_factor
+    is_whole = isinstance(scale, int | float) and scale == int(scale)
+    if not is_whole or layer.align_corners or layer.mode not in ("nearest", "bilinear"):
+        raise NotImplementedError(f"how far {layer} sees is not known")
+    factor = int(scale)  # type: ignore[arg-type]
     if layer.mode == "nearest":
         return first // factor, last // factor
     # half-pixel centres: o lies at (2 o + 1 - f) / 2 f, between two neighbours or on one

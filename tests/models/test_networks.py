@@ -5,11 +5,12 @@ import io
 import pytest
 import torch
 from nets import NETWORKS, THIN, card
+from torch import nn
 
 from fcntile.models import create_model
 from fcntile.models.layers import fold_batch_norm
 from fcntile.models.model_file import load_model, save_model
-from fcntile.models.reach import input_interval
+from fcntile.models.reach import analyse, input_interval
 from fcntile.models.upsampling import UPSAMPLINGS
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
@@ -154,6 +155,22 @@ def test_the_halo_is_what_gradients_reach(name):
     assert max(-first, last - net.stride + 1) == net.reach.halo
     assert net.reach.halo <= net.halo < net.reach.halo + net.stride
     assert net.halo % net.stride == 0
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=True),
+        nn.Upsample(scale_factor=2.0, mode="bicubic"),
+        nn.Upsample(scale_factor=1.5),
+        nn.Upsample(scale_factor=(2.0, 4.0)),
+        nn.Upsample(size=(64, 64)),
+    ],
+    ids=str,
+)
+def test_the_reach_of_another_layer_is_not_guessed(layer):
+    with pytest.raises(NotImplementedError, match=r"how far .* sees is not known"):
+        analyse(nn.Sequential(nn.Conv2d(3, 3, 3), layer))
 
 
 def test_nothing_beyond_the_halo_changes_an_aligned_block_behind_switches():
