@@ -89,6 +89,18 @@ def test_with_the_halo_as_guard_the_mask_is_that_of_the_untiled_raster(
     assert (found != expected).mean() < 1e-5
 
 
+@pytest.mark.parametrize("shape", [(896, 992), (1100, 700)])
+def test_more_overlap_than_the_net_sees_changes_nothing_but_the_rim(
+    make_raster, make_model, noise, tmp_path, shape
+):
+    """At 896 px the tiles end with the raster if they overlap by 128 px, at 992 px if by 32."""
+    image, model = make_raster(noise(3, *shape)), make_model("probe", classes=6)
+    predict(image, tmp_path / "a.tif", model=model)
+    predict(image, tmp_path / "b.tif", model=model, overlap=128)
+    differs = read_mask(tmp_path / "a.tif") != read_mask(tmp_path / "b.tif")
+    assert differs[:-16, :-16].mean() < 1e-5
+
+
 def test_labels_do_not_depend_on_batches_or_threads(orthophoto, tmp_path):
     for name, options in {
         "a": {"threads": 1},

@@ -37,7 +37,7 @@ PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
     metavar="PX|%",
     callback=options.pixels_or_share,
     help="Px, or share of the tile like 25%, that neighbours share.  "
-    "[default: the model's, 128 for bundled ones, or twice what the net sees, if that is less]",
+    "[default: the model's, 128 for bundled ones, or twice the net's halo, if that is less]",
 )
 @click.option(
     "--stitch",

@@ -91,7 +91,13 @@ def plan_tiling(
     beyond = None if whole or halo is None else _steps(halo, net_stride)
     return Tiling(
         *(
-            Axis(n, tile, overlap, guard, cut=beyond and _steps(n, net_stride) + beyond)
+            Axis(
+                n,
+                tile,
+                overlap,
+                guard,
+                cut=None if beyond is None else _steps(n, net_stride) + beyond,
+            )
             for n in (height, width)
         )
     )
@@ -100,8 +106,8 @@ def plan_tiling(
 def enough_overlap(overlap: int, halo: int | None) -> int:
     """Return an overlap, or twice the net's halo where that is less.
 
-    With twice the halo every pixel is seen whole by a tile; what overlaps beyond that would be
-    inferred again for the same logits.
+    With twice the halo a tile has all that the net sees of every pixel; what overlaps beyond that
+    would be inferred again for the same logits.
 
     >>> enough_overlap(128, halo=16), enough_overlap(128, halo=224), enough_overlap(128, None)
     (32, 128, 128)

@@ -64,13 +64,15 @@ class NarrowUpsample(nn.Module):
         if isinstance(layer, BilinearDeconvolution):
             factor = _factor(layer)
             return (
-                layer.groups == layer.in_channels
+                type(layer).forward is nn.ConvTranspose2d.forward
+                and layer.groups == layer.in_channels
                 and layer.padding == (factor // 2, factor // 2)
                 and factor % 2 == 0
                 and bool((layer.weight == bilinear_kernel(factor)).all())
             )
         return (
             isinstance(layer, nn.Upsample)
+            and type(layer).forward is nn.Upsample.forward
             and layer.mode == "bilinear"
             and not layer.align_corners
             and isinstance(layer.scale_factor, float)

@@ -60,7 +60,7 @@ def model(work, net):
 def predict(image, model, mask, driver="GTiff", overlap=None):
     """Return the command.
 
-    Cards say an overlap of 128 px; unless told to, predict takes less where that changes nothing.
+    Cards say an overlap of 128 px; unless told to, predict takes less where less is enough.
     """
     grid = ["--tile", TILE, *(["--overlap", overlap] if overlap else []), "--format", driver]
     program = [PYTHON, HERE / "fcntile_with_test_nets.py", "predict", image, "-o", mask]

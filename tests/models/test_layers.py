@@ -138,9 +138,15 @@ def trained_deconvolution():
     return layer
 
 
+class Doubling(nn.Upsample):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
+        Doubling(scale_factor=2.0, mode="bilinear"),
         nn.Upsample(scale_factor=2.0, mode="nearest"),
         nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=True),
         nn.Upsample(scale_factor=1.5, mode="bilinear"),
