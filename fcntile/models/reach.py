@@ -137,10 +137,10 @@ def _transposed(layer: Any, first: int, last: int) -> Interval:
 
 def _upsample(layer: nn.Upsample, first: int, last: int) -> Interval:
     scale = layer.scale_factor
-    is_whole = isinstance(scale, int | float) and scale == int(scale)
-    if not is_whole or layer.align_corners or layer.mode not in ("nearest", "bilinear"):
+    is_known = layer.mode in ("nearest", "bilinear") and not layer.align_corners
+    if not is_known or not isinstance(scale, float) or not scale.is_integer():
         raise NotImplementedError(f"how far {layer} sees is not known")
-    factor = int(scale)  # type: ignore[arg-type]
+    factor = int(scale)
     if layer.mode == "nearest":
         return first // factor, last // factor
     # half-pixel centres: o lies at (2 o + 1 - f) / 2 f, between two neighbours or on one
