@@ -137,6 +137,14 @@ def test_two_local_workers_make_the_bytes_of_one_process(scene, tmp_path, small_
     assert "dashboard: http://127.0.0.1:" in caplog.text
 
 
+def test_in_bfloat16_too(scene, tmp_path, small_parts):
+    image, model, _ = scene
+    options = {"model": model, **GRID, "precision": "bf16"}
+    predict(image, tmp_path / "a.tif", **options)
+    predict(image, tmp_path / "b.tif", **options, workers=2)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
 OUTPUTS = ("probabilities", "entropy")
 
 

@@ -115,10 +115,18 @@ def test_labels_do_not_depend_on_batches_or_threads(orthophoto, tmp_path):
         assert (read_mask(tmp_path / f"{name}.tif") != first).mean() < 1e-5
 
 
-def test_the_same_command_twice_gives_the_same_bytes(orthophoto, tmp_path):
-    predict(orthophoto, tmp_path / "a.tif")
-    predict(orthophoto, tmp_path / "b.tif")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_command_twice_gives_the_same_bytes(orthophoto, tmp_path, precision):
+    predict(orthophoto, tmp_path / "a.tif", precision=precision)
+    predict(orthophoto, tmp_path / "b.tif", precision=precision)
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+def test_bfloat16_changes_a_label_in_a_thousand_at_most(orthophoto, tmp_path):
+    predict(orthophoto, tmp_path / "a.tif")
+    predict(orthophoto, tmp_path / "b.tif", precision="bf16")
+    differs = read_mask(tmp_path / "a.tif") != read_mask(tmp_path / "b.tif")
+    assert 0 < differs.mean() < 0.001
 
 
 def test_the_bundled_model_finds_the_buildings(orthophoto, tmp_path):

@@ -153,11 +153,14 @@ def test_the_largest_tile_that_fits_is_chosen(ground, make_model, tmp_path):
     assert some.compute_factor == pytest.approx((some.tile / (some.tile - 448)) ** 2, abs=1e-3)
 
 
-@pytest.mark.parametrize("stitch", ["cosine", "exact", "crop"])
-def test_bounds_clip_the_very_mask_of_the_whole(ground, make_model, tmp_path, stitch):
+@pytest.mark.parametrize(
+    ("stitch", "precision"),
+    [("cosine", "fp32"), ("exact", "fp32"), ("crop", "fp32"), ("cosine", "bf16")],
+)
+def test_bounds_clip_the_very_mask_of_the_whole(ground, make_model, tmp_path, stitch, precision):
     image, _ = ground
     model = make_model("fcn8s", classes=4, arch_options=THIN["fcn8s"])
-    options = {"stitch": stitch, "tile": 512, "model": model}
+    options = {"stitch": stitch, "tile": 512, "model": model, "precision": precision}
     predict(image, tmp_path / "whole.tif", **options)
     with rasterio.open(tmp_path / "whole.tif") as raster:
         window = Window(411, 302, 640, 555)

@@ -85,10 +85,14 @@ class Engine:
         self._stride = model.net.stride
         bands = model.card.bands
         with out_of_memory(plan.device, plan.batch_size):
-            self._net = prepare(model.net, plan.device, plan.precision)
+            classes = len(model.card.classes)
+            self._net = prepare(model.net, plan.device, plan.precision, classes)
             # a value per band and column: a row of a tile is one run of numbers, faster on CPUs
             self._mean = torch.tensor([b.mean for b in bands] * columns, device=plan.device)
             self._std = torch.tensor([b.std for b in bands] * columns, device=plan.device)
+            if plan.device.type == "cpu" and plan.precision == torch.bfloat16:
+                # weights are laid out for a whole tile, wherever a walk begins
+                self._pool.submit(self._run, torch.zeros(1, len(bands), columns, columns)).result()
 
     def infer(self, strips: Iterable[Strip], tiling: Tiling, block: Block) -> Iterator[Tile]:
         """Yield every tile of a block in row-major order, with its logits.
@@ -165,9 +169,15 @@ class Engine:
             x[:count].masked_fill_(~valid[..., None], 0)  # the mean, after normalisation
         if batch.wanted is not None:
             wanted = self._upload(batch.wanted[first : first + size])
-        with self._autocast():
-            logits = self._net(x.permute(0, 3, 1, 2))  # channels last as it is
+        logits = self._run(x.permute(0, 3, 1, 2))  # channels last as it is
         return logits[:count].float().contiguous(), wanted  # (n, classes, rows, columns)
+
+    @torch.inference_mode()
+    def _run(self, x: Tensor) -> Tensor:
+        """Return the logits of normalised tiles in the precision of the plan."""
+        with self._autocast():
+            logits: Tensor = self._net(x)
+        return logits
 
     def _upload(self, array: NDArray[np.generic]) -> Tensor:
         host = torch.from_numpy(array)

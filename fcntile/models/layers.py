@@ -1,7 +1,7 @@
 """Rewrites of layers that leave the function of a net alone."""
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fcntile.models.bfloat16 import Exact, Packed
 from fcntile.models.narrow import NarrowMaxPool, NarrowUpsample
 from fcntile.models.winograd import Winograd
 
@@ -17,26 +18,33 @@ M = TypeVar("M", bound=nn.Module)
 
 
 @torch.no_grad()
-def prepare(net: M, device: torch.device, precision: torch.dtype = torch.float32) -> M:
+def prepare(
+    net: M, device: torch.device, precision: torch.dtype = torch.float32, classes: int = 0
+) -> M:
     """Return a copy of a net, in evaluation mode, that computes the same faster.
 
     Batch norms are folded and maps are channels last. In float32 on CPUs, wide convolutions take
-    fewer multiplications, and layers are replaced that torch computes slowly on few channels.
-    Weights that stay as they are, are shared with `net`.
+    fewer multiplications, and layers are replaced that torch computes slowly on few channels. In
+    bfloat16 on CPUs weights are laid out once, at the first call, and scores stay in float32; what
+    is left to autocast still wants it. Weights that stay as they are, are shared with `net`.
 
     Args:
         net: (N, bands, H, W) -> (N, classes, H, W).
         device: where it is to run.
         precision: dtype that it computes in there.
+        classes: channels of its scores.
     """
-    is_exact_on_cpu = device.type == "cpu" and precision == torch.float32
-    if is_exact_on_cpu:
+    on_cpu = device.type == "cpu"
+    if on_cpu:
         net = _rewrite(net, as_convolution)
     net = _rewrite(fold_batch_norm(net), _rectify_in_place).to(device)
-    if is_exact_on_cpu:
+    if on_cpu and precision == torch.float32:
         # where a maximum was is a matter of the last bits: nets with switches keep to direct sums
         has_switches = any(isinstance(layer, nn.MaxUnpool2d) for layer in net.modules())
-        net = _rewrite(net, partial(_faster, kernels=(7,) if has_switches else (3, 7)))
+        kernels = (7,) if has_switches else (3, 7)
+        net = _rewrite(_rewrite(net, partial(_multiply_less, kernels=kernels)), _on_few_channels)
+    elif on_cpu and precision == torch.bfloat16:
+        net = _rewrite(_rewrite(net, partial(_in_bfloat16, classes=classes)), _on_few_channels)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -65,21 +73,45 @@ def _fold(layers: nn.Module) -> nn.Module:
     is_chain = isinstance(layers, nn.Sequential)
     pairs = pairwise(list(layers._modules)) if is_chain else getattr(layers, "normed", {}).items()
     for first, second in pairs:
-        a, b = layers._modules[first], layers._modules[second]
+        a, b = layers._modules.get(first), layers._modules[second]
         if isinstance(a, nn.Conv2d) and isinstance(b, nn.BatchNorm2d):
             layers._modules[first] = fuse_conv_bn_eval(a, b)
-            layers._modules[second] = nn.Identity()
+            if is_chain:
+                del layers._modules[second]
+            else:
+                layers._modules[second] = nn.Identity()
     return layers
 
 
 def _rectify_in_place(layers: nn.Module) -> nn.Module:
     """Let a ReLU overwrite the output of a convolution, which nothing else sees."""
-    if isinstance(layers, nn.Sequential):
-        for first, second in pairwise(list(layers._modules)):
-            a, b = layers._modules[first], layers._modules[second]
-            if isinstance(a, nn.Conv2d) and type(b) is nn.ReLU:
-                layers._modules[second] = nn.ReLU(inplace=True)
+    for (_, conv), (relu, after) in _neighbours(layers):
+        if isinstance(conv, nn.Conv2d) and type(after) is nn.ReLU:
+            layers._modules[relu] = nn.ReLU(inplace=True)
     return layers
+
+
+def _in_bfloat16(layers: nn.Module, classes: int) -> nn.Module:
+    for (first, conv), (second, after) in _neighbours(layers):
+        if Packed.suits(conv) and type(after) is nn.ReLU:
+            layers._modules[first] = Packed(conv, rectify=True)
+            layers._modules[second] = nn.Identity()
+    for name, layer in list(layers.named_children()):
+        if NarrowUpsample.suits(layer):
+            continue  # keeps the precision of what it gets
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.out_channels == classes:
+            layers._modules[name] = Exact(layer)
+        elif Packed.suits(layer):
+            layers._modules[name] = Packed(layer, rectify=False)
+    return layers
+
+
+def _neighbours(
+    layers: nn.Module,
+) -> Iterator[tuple[tuple[str, nn.Module], tuple[str, nn.Module]]]:
+    """Yield pairs of layers that follow one another, and their names."""
+    if isinstance(layers, nn.Sequential):
+        yield from pairwise(list(layers.named_children()))
 
 
 def as_convolution(layer: nn.Module) -> nn.Module:
@@ -107,9 +139,13 @@ def as_convolution(layer: nn.Module) -> nn.Module:
     return conv.eval()
 
 
-def _faster(layer: nn.Module, kernels: Collection[int]) -> nn.Module:
+def _multiply_less(layer: nn.Module, kernels: Collection[int]) -> nn.Module:
     if Winograd.suits(layer) and layer.kernel_size[0] in kernels:
         return Winograd(layer)
+    return layer
+
+
+def _on_few_channels(layer: nn.Module) -> nn.Module:
     if NarrowMaxPool.suits(layer):
         return NarrowMaxPool()
     if NarrowUpsample.suits(layer):

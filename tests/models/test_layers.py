@@ -8,6 +8,7 @@ from nets import NETWORKS, THIN
 from torch import nn
 
 from fcntile.models import create_model
+from fcntile.models.bfloat16 import Exact, Packed, has_bfloat16
 from fcntile.models.layers import as_convolution, fold_batch_norm, prepare
 from fcntile.models.narrow import NarrowMaxPool, NarrowUpsample
 from fcntile.models.upsampling import BilinearDeconvolution, make_upsampling
@@ -73,7 +74,6 @@ def test_wide_convolutions_take_fewer_multiplications(name, monkeypatch):
     assert not any(
         isinstance(m, nn.ConvTranspose2d) and m.stride == (1, 1) for m in ready.modules()
     )
-    assert Winograd not in kinds(prepare(net, CPU, torch.bfloat16))
 
 
 def test_they_do_so_from_128_channels_on():
@@ -198,3 +198,69 @@ def test_a_folded_net_gives_the_same_logits():
     assert any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
     x = torch.randn(2, 3, 64, 64)
     assert torch.allclose(folded(x), net(x), atol=1e-5)
+
+
+def in_bfloat16(net, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return net(x)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_in_bfloat16_a_net_made_ready_errs_as_autocast_does(name):
+    net, tiles = trained(name)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    ready = prepare(net, CPU, torch.bfloat16, classes=2)
+    for x, order in zip(tiles, (torch.contiguous_format, torch.channels_last), strict=False):
+        exact, autocast = net(x), in_bfloat16(net, x)
+        found = in_bfloat16(ready, x.to(memory_format=order))
+        assert found.shape == exact.shape
+        error, usual = ((logits - exact).square().mean().sqrt() for logits in (found, autocast))
+        assert error <= 3 * usual + 1e-5 * exact.std()  # thin nets: few numbers, of much chance
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert Exact in kinds(ready)
+    assert Winograd not in kinds(ready)
+    assert (Packed in kinds(ready)) == has_bfloat16()
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(5, 4, 3, padding=1),
+        nn.Conv2d(8, 16, 3, stride=2, bias=False),
+        nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4),
+        nn.Conv2d(64, 32, 1),
+        nn.Conv2d(32, 48, 7, padding=3),
+    ],
+)
+@pytest.mark.skipif(not has_bfloat16(), reason="this CPU has no bfloat16")
+def test_a_packed_convolution_gives_the_same_for_every_size(conv, rectify):
+    torch.manual_seed(0)
+    conv = conv.requires_grad_(False)
+    assert Packed.suits(conv)
+    packed = Packed(conv, rectify=rectify)
+    for size in ((16, 20), (64, 33), (7, 9)):  # weights are laid out for the first
+        x = torch.randn(2, conv.in_channels, *size)
+        expected = conv(x)
+        error = expected.std() / 32  # bfloat16 has 8 bits, and values reach 4 deviations
+        assert (packed(x) - (expected.relu() if rectify else expected)).abs().max() <= error
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this CPU has no bfloat16")
+@pytest.mark.parametrize("value", [float("nan"), -float("nan")])
+def test_what_is_not_a_number_does_not_become_one(value):
+    conv = nn.Conv2d(8, 16, 3, padding=1).requires_grad_(False)
+    conv.weight[3, 2, 1, 1] = value
+    assert Packed(conv, rectify=True)(torch.randn(1, 8, 16, 16))[0, 3].isnan().all()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(4, 4, 3),
+    ],
+)
+def test_other_convolutions_are_left_to_autocast(layer):
+    assert not Packed.suits(layer)
