@@ -237,6 +237,15 @@ def test_local_workers_look_for_garbage_but_not_among_what_was_imported():
         assert min(client.run(gc.get_freeze_count).values()) > 100_000
 
 
+def test_local_workers_import_nothing_from_the_working_directory(scene, tmp_path):
+    image, model, mask = scene
+    (tmp_path / "tlz.py").write_text("raise SystemExit('a file of the user')")  # a module of Dask's
+    command = [Path(sys.executable).with_name("fcntile"), "predict", image, "-o", "mask.tif"]
+    grid = [f"--{name}={pixels}" for name, pixels in GRID.items()]
+    subprocess.run([*command, "--model", model, "--workers=1", *grid], cwd=tmp_path, check=True)
+    assert (tmp_path / "mask.tif").read_bytes() == mask
+
+
 @pytest.mark.parametrize(("columns", "after"), [(1024, 2), (4096, 1), (4096, 3), (4096, 5)])
 def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
     scene, tmp_path, scheduler, monkeypatch, columns, after
