@@ -289,7 +289,7 @@ class Walker:
         self.job, self.raster, self.outputs = job, raster, outputs
         self.area = Area(job.area, raster) if job.area else None
         self._values, self._clock, self._progress = model.card.values, clock, progress
-        self._engine = Engine(model, job.plan, job.tiling.x.tile, clock)
+        self._engine = Engine(model, job.plan, job.tiling, clock)
 
     def parts(
         self, folder: Path, windows: Sequence[Window]
@@ -331,7 +331,7 @@ class Walker:
             area=self.area,
         )
         strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")
-        tiles = Tap(self._engine.infer(strips, tiling, block), self._count)
+        tiles = Tap(self._engine.infer(strips, block), self._count)
         device, halves = job.plan.device, self.halves
         blended = blend(tiles, tiling, block, job.products, device, clock, job.threshold, halves)
         rows = ahead(blended, clock, empty="wait_rows", full="wait_write", stop=tiles.close)

@@ -70,20 +70,21 @@ class Engine:
     Args:
         model: the net and its card.
         plan: where and how.
-        columns: of the widest tile, in px.
+        tiling: the grid of the tiles.
         clock: counts the seconds of "infer", summed over workers.
 
     Raises:
         OutOfMemoryError: if the net does not fit the device.
     """
 
-    def __init__(self, model: Model, plan: Plan, columns: int, clock: Clock) -> None:
-        self.plan, self._clock = plan, clock
+    def __init__(self, model: Model, plan: Plan, tiling: Tiling, clock: Clock) -> None:
+        self.plan, self._tiling, self._clock = plan, tiling, clock
         self._size = plan.batch_size  # tiles in one forward pass; halved if memory is short
         exact_fp32(plan.device)
         self._pool = _pool(plan)
         self._stride = model.net.stride
         bands = model.card.bands
+        rows, columns = tiling.y.length(0), tiling.x.length(0)  # no tile is larger
         with out_of_memory(plan.device, plan.batch_size):
             classes = len(model.card.classes)
             self._net = prepare(model.net, plan.device, plan.precision, classes)
@@ -91,16 +92,16 @@ class Engine:
             self._mean = torch.tensor([b.mean for b in bands] * columns, device=plan.device)
             self._std = torch.tensor([b.std for b in bands] * columns, device=plan.device)
             if plan.device.type == "cpu" and plan.precision == torch.bfloat16:
-                # weights are laid out for a whole tile, wherever a walk begins
-                self._pool.submit(self._run, torch.zeros(1, len(bands), columns, columns)).result()
+                # weights are laid out for this tile, wherever a walk begins
+                first = torch.zeros(1, len(bands), rows, columns)
+                self._pool.submit(self._run, first).result()
 
-    def infer(self, strips: Iterable[Strip], tiling: Tiling, block: Block) -> Iterator[Tile]:
+    def infer(self, strips: Iterable[Strip], block: Block) -> Iterator[Tile]:
         """Yield every tile of a block in row-major order, with its logits.
 
         Args:
             strips: the raster, one strip for each row of tiles, as wide as the block.
-            tiling: the grid.
-            block: which of its tiles.
+            block: which tiles.
 
         Raises:
             OutOfMemoryError: if not even one tile fits the memory.
@@ -109,7 +110,7 @@ class Engine:
             torch.set_num_threads(1)  # of this thread: what it computes shares CPUs with workers
         waiting: deque[tuple[Batch, Future[Inferred | None]]] = deque()
         try:
-            for batch in _batches(strips, tiling, block, self.plan.batch_size):
+            for batch in _batches(strips, self._tiling, block, self.plan.batch_size):
                 waiting.append((batch, self._pool.submit(self._forward, batch)))
                 if len(waiting) > self.plan.workers:
                     yield from _tiles(*waiting.popleft())

@@ -110,8 +110,8 @@ class Validation:
         if plan.device.type == "cpu":
             plan = replace(plan, batch_size=1)  # for each worker, as in prediction
         rows = Tiling.over(height=len(blocks) * tile, width=tile, tile=tile, overlap=0)
-        engine = Engine(model, plan, tile, Clock())
-        for inferred in engine.infer(strips(), rows, rows.block()):
+        engine = Engine(model, plan, rows, Clock())
+        for inferred in engine.infer(strips(), rows.block()):
             if inferred.logits is None:
                 yield np.full((tile, tile), UNLABELLED, np.uint16)
             else:
