@@ -10,8 +10,8 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-# Of what a ReLU takes away. With 0 oneDNN's gives 0 for what is not a number, and a broken model or
-# raster would go unseen.
+# Of a ReLU below 0. With 0 oneDNN's gives 0 for what is not a number, and a broken model or raster
+# would go unseen.
 SLOPE = 1e-30
 
 
@@ -39,7 +39,7 @@ class Packed(nn.Module):
         self._geometry = conv.padding, conv.stride, conv.dilation, conv.groups
         self._after = ("leaky_relu", [SLOPE], "") if rectify else ("none", [], "")
         self._bias = None if conv.bias is None else conv.bias.detach().bfloat16()
-        self._given = conv.weight.detach()
+        self._given: Tensor | None = conv.weight.detach()
         self._packed: Tensor | None = None
 
     @staticmethod
@@ -60,8 +60,11 @@ class Packed(nn.Module):
             torch.ops.mkldnn._reorder_convolution_weight,  # torch's compiler uses both
             torch.ops.mkldnn._convolution_pointwise,
         )
+        given = self._given
         if self._packed is None:
-            self._packed = pack(self._given.bfloat16(), *self._geometry, x.shape)
+            assert given is not None, "one of them is there"
+            self._packed = pack(given.bfloat16(), *self._geometry, x.shape)
+            self._given = None
         made: Tensor = convolve(x, self._packed, self._bias, *self._geometry, *self._after)
         return made
 

@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fcntile.models.bfloat16 import Exact, Packed
 from fcntile.models.narrow import NarrowMaxPool, NarrowUpsample
+from fcntile.models.upsampling import SubPixel
 from fcntile.models.winograd import Winograd
 
 M = TypeVar("M", bound=nn.Module)
@@ -38,13 +39,14 @@ def prepare(
     if on_cpu:
         net = _rewrite(net, as_convolution)
     net = _rewrite(fold_batch_norm(net), _rectify_in_place).to(device)
+    # where a maximum was hangs on the last bits: with switches sums stay direct and ReLUs exact
+    has_switches = any(isinstance(layer, nn.MaxUnpool2d) for layer in net.modules())
     if on_cpu and precision == torch.float32:
-        # where a maximum was is a matter of the last bits: nets with switches keep to direct sums
-        has_switches = any(isinstance(layer, nn.MaxUnpool2d) for layer in net.modules())
         kernels = (7,) if has_switches else (3, 7)
         net = _rewrite(_rewrite(net, partial(_multiply_less, kernels=kernels)), _on_few_channels)
     elif on_cpu and precision == torch.bfloat16:
-        net = _rewrite(_rewrite(net, partial(_in_bfloat16, classes=classes)), _on_few_channels)
+        rule = partial(_in_bfloat16, classes=classes, fuses=not has_switches)
+        net = _rewrite(_rewrite(net, rule), _on_few_channels)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -73,13 +75,10 @@ def _fold(layers: nn.Module) -> nn.Module:
     is_chain = isinstance(layers, nn.Sequential)
     pairs = pairwise(list(layers._modules)) if is_chain else getattr(layers, "normed", {}).items()
     for first, second in pairs:
-        a, b = layers._modules.get(first), layers._modules[second]
+        a, b = layers._modules[first], layers._modules[second]
         if isinstance(a, nn.Conv2d) and isinstance(b, nn.BatchNorm2d):
             layers._modules[first] = fuse_conv_bn_eval(a, b)
-            if is_chain:
-                del layers._modules[second]
-            else:
-                layers._modules[second] = nn.Identity()
+            layers._modules[second] = nn.Identity()
     return layers
 
 
@@ -91,15 +90,15 @@ def _rectify_in_place(layers: nn.Module) -> nn.Module:
     return layers
 
 
-def _in_bfloat16(layers: nn.Module, classes: int) -> nn.Module:
+def _in_bfloat16(layers: nn.Module, classes: int, *, fuses: bool) -> nn.Module:
+    """Pack convolutions, with the ReLU after them if `fuses`, but keep scores in float32."""
+    scores = classes * (layers.shuffle.upscale_factor**2 if isinstance(layers, SubPixel) else 1)
     for (first, conv), (second, after) in _neighbours(layers):
-        if Packed.suits(conv) and type(after) is nn.ReLU:
+        if fuses and Packed.suits(conv) and type(after) is nn.ReLU:
             layers._modules[first] = Packed(conv, rectify=True)
             layers._modules[second] = nn.Identity()
     for name, layer in list(layers.named_children()):
-        if NarrowUpsample.suits(layer):
-            continue  # keeps the precision of what it gets
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.out_channels == classes:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.out_channels == scores:
             layers._modules[name] = Exact(layer)
         elif Packed.suits(layer):
             layers._modules[name] = Packed(layer, rectify=False)
@@ -111,7 +110,8 @@ def _neighbours(
 ) -> Iterator[tuple[tuple[str, nn.Module], tuple[str, nn.Module]]]:
     """Yield pairs of layers that follow one another, and their names."""
     if isinstance(layers, nn.Sequential):
-        yield from pairwise(list(layers.named_children()))
+        chain = layers.named_children()
+        yield from pairwise([(k, v) for k, v in chain if not isinstance(v, nn.Identity)])
 
 
 def as_convolution(layer: nn.Module) -> nn.Module:

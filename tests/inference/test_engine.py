@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from fcntile.errors import OutOfMemoryError
-from fcntile.inference.engine import out_of_memory
+from fcntile.inference.engine import Engine, out_of_memory
+from fcntile.predict import predict
 
 
 def test_lack_of_memory_says_what_would_help():
@@ -11,3 +12,24 @@ def test_lack_of_memory_says_what_would_help():
         torch.empty(1 << 50)
     with pytest.raises(RuntimeError, match="shape"), out_of_memory(cpu, 4):
         torch.ones(3).reshape(2)
+
+
+@pytest.mark.parametrize("stitch", ["cosine", "exact"])
+def test_weights_are_laid_out_for_a_tile_of_the_grid(
+    make_raster, make_model, noise, tmp_path, monkeypatch, stitch
+):
+    sizes, run = [], Engine._run
+
+    def spy(engine, x):
+        sizes.append(tuple(x.shape[2:]))
+        return run(engine, x)
+
+    monkeypatch.setattr(Engine, "_run", spy)
+    image, model = make_raster(noise(3, 150, 1000)), make_model("probe", classes=6)
+    options = {"model": model, "tile": 512, "stitch": stitch}
+    predict(image, tmp_path / "a.tif", **options)
+    usual = sizes.copy()
+    sizes.clear()
+    predict(image, tmp_path / "b.tif", **options, precision="bf16")
+    assert sizes[0] == max(usual)
+    assert sorted(sizes[1:]) == sorted(usual)

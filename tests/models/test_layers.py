@@ -222,6 +222,44 @@ def test_in_bfloat16_a_net_made_ready_errs_as_autocast_does(name):
     assert (Packed in kinds(ready)) == has_bfloat16()
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "options"),
+    [
+        ("fcn8s", 70, {}),
+        ("fcn8s-small", 3, {"upsampling": "subpixel"}),
+        ("fcn8s-small", 3, {"upsampling": "learned"}),
+        ("mirror-vgg", 3, {}),
+    ],
+)
+def test_scores_stay_in_float32(name, classes, options):
+    net = create_model(name, 3, classes, **{**THIN[name], **options}).eval().requires_grad_(False)
+    ready = prepare(net, CPU, torch.bfloat16, classes)
+    assert in_bfloat16(ready, torch.randn(1, 3, 64, 64)).dtype == torch.float32
+
+
+class Remembering(nn.Module):
+    """Remembers its switches."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+    def forward(self, x):
+        x, self.switches = self.pool(self.layers(x))
+        return self.unpool(x, self.switches)
+
+
+def test_in_bfloat16_too_the_first_of_equal_zeros_is_the_maximum():
+    torch.manual_seed(0)
+    net = Remembering().eval().requires_grad_(False)
+    net.layers[0].bias -= 100
+    ready, x = prepare(net, CPU, torch.bfloat16), torch.randn(1, 3, 16, 16)
+    net(x)
+    in_bfloat16(ready, x)
+    assert torch.equal(ready.switches, net.switches)
+
+
 @pytest.mark.parametrize("rectify", [False, True])
 @pytest.mark.parametrize(
     "conv",
@@ -264,3 +302,24 @@ def test_what_is_not_a_number_does_not_become_one(value):
 )
 def test_other_convolutions_are_left_to_autocast(layer):
     assert not Packed.suits(layer)
+
+
+class Half(nn.Module):
+    """Runs the first layers of a chain only."""
+
+    def __init__(self):
+        super().__init__()
+        once = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+        again = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU()
+        self.chain = nn.Sequential(*once, *again)
+
+    def forward(self, x):
+        return self.chain[:3](x)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_layers_of_a_chain_keep_their_places(precision):
+    torch.manual_seed(0)
+    net = Half().eval().requires_grad_(False)
+    ready, x = prepare(net, CPU, precision), torch.randn(1, 4, 8, 8)
+    assert (in_bfloat16(ready, x) - net(x)).abs().max() < 0.05

@@ -2,8 +2,8 @@
 
 It looks for no garbage: what torch and Dask make stays, and to look through it again and again
 takes a sixth of the time that torch's import takes. Each worker looks again, at what is its own
-(`worker.dask_setup`). And it imports nothing from the working directory, where Python looks first
-in a process like this one: `fcntile` does not either.
+(`worker.dask_setup`). And it takes no package from the working directory, where Python looks first
+in a process like this one (and has looked for its own modules by now); `fcntile` does not either.
 """
 
 import gc
