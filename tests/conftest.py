@@ -1,5 +1,6 @@
 """Rasters and models that a reader can picture."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from rasterio.transform import from_origin
 
 DATA = Path(__file__).parent / "data"
 DEMO = Path(__file__).parents[1] / "docs" / "demo"
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # programs started here obey it, too
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from typing import Any
 def caught_signals(patience: float | None = None) -> Iterator[list[int]]:
     """Note SIGINT and SIGTERM instead of obeying them; a second one is obeyed.
 
-    Only Python's main thread can catch them: in another one none is noted.
+    Only Python's main thread can catch them: in another one none is noted. One that is ignored, as
+    SIGINT is by what a script starts in the background, stays so.
 
     Args:
         patience: seconds after which the first one is obeyed too; by default never.
@@ -25,10 +26,12 @@ def caught_signals(patience: float | None = None) -> Iterator[list[int]]:
         yield caught
         return
     before: dict[int, Any] = {}
+    both = signal.SIGINT, signal.SIGTERM
+    wanted: list[int] = [number for number in both if signal.getsignal(number) != signal.SIG_IGN]
 
     def note(signum: int, frame: FrameType | None) -> None:
         caught.append(signum)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in wanted:
             signal.signal(number, before[number])
         if patience is not None:
             signal.setitimer(signal.ITIMER_REAL, patience)
@@ -36,8 +39,8 @@ def caught_signals(patience: float | None = None) -> Iterator[list[int]]:
     def obey(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(caught[0])
 
-    for caught_one in (signal.SIGINT, signal.SIGTERM):
-        before[caught_one] = signal.signal(caught_one, note)
+    for number in wanted:
+        before[number] = signal.signal(number, note)
     if patience is not None:
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, obey)
     try:

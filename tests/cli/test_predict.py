@@ -330,6 +330,17 @@ def test_a_second_signal_ends_the_run_at_once(make_raster, noise, tmp_path, sign
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_in_the_background_of_a_script_an_interrupt_is_ignored(orthophoto, tmp_path):
+    """A shell without job control starts it with SIGINT ignored; Ctrl-C is meant for others."""
+    command = [*FCNTILE, "predict", orthophoto, "-o", str(tmp_path / "mask.tif")]
+    run = subprocess.Popen(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command])
+    while run.poll() is None:
+        time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+    assert run.returncode == 0
+    assert (tmp_path / "mask.tif").exists()
+
+
 def test_too_little_memory_is_said_with_what_would_do(orthophoto, tmp_path):
     run = fcntile("predict", orthophoto, "-o", tmp_path / "mask.tif", "--max-memory", "100MB")
     assert_refused(run, 5, "100 MB of memory are too little", "at least", "--tile")

@@ -30,6 +30,18 @@ def test_a_signal_is_noted_and_a_second_one_obeyed(number):
         signal.signal(number, before)
 
 
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_that_is_ignored_stays_so(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with caught_signals() as caught:
+            os.kill(os.getpid(), number)
+            assert caught == []
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_afterwards_signals_do_what_they_did_before():
     before = handlers()
     with caught_signals():
