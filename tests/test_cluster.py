@@ -237,7 +237,7 @@ def test_local_workers_look_for_garbage_but_not_among_what_was_imported():
         assert min(client.run(gc.get_freeze_count).values()) > 100_000
 
 
-def test_local_workers_import_nothing_from_the_working_directory(scene, tmp_path):
+def test_local_workers_take_no_package_from_the_working_directory(scene, tmp_path):
     image, model, mask = scene
     (tmp_path / "tlz.py").write_text("raise SystemExit('a file of the user')")  # a module of Dask's
     command = [Path(sys.executable).with_name("fcntile"), "predict", image, "-o", "mask.tif"]
