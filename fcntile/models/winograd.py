@@ -19,6 +19,7 @@ from torch import Tensor, nn
 CELLS = {3: (4, (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)), 7: (2, (0, 1, -1, 2, -2, 1 / 2, -1 / 2))}
 LEAST = 128  # channels, in and out: with fewer, the transforms cost more than they save
 AT_ONCE = 128  # cells: their transforms should stay in the cache
+BLOCK = 512  # outputs of a product: MKL copies longer rows of weights slowly
 
 
 class Winograd(nn.Module):
@@ -82,16 +83,19 @@ class Winograd(nn.Module):
             (n, n, batch, rows, columns, channels),
             (row, column, image, m * row, m * column, 1),
         )
-        out = x.new_empty(batch, rows, m, columns, m, self.weight.shape[1])
+        weights = self.weight.view(-1, n * n, *self.weight.shape[1:])  # of blocks of outputs
+        size = self.weight.shape[2]
+        out = x.new_empty(batch, rows, m, columns, m, len(weights), size)
         some = max(1, AT_ONCE // (batch * columns))
         for i in range(0, rows, some):
             part = cells[:, :, :, i : i + some]
             values = (self.data @ part.reshape(n * n, -1)).view(n * n, -1, channels)
-            sums = torch.bmm(values, self.weight.transpose(1, 2)).flatten(1)
-            found = (self.inverse @ sums).view(m, m, *part.shape[2:5], -1)
-            if self.bias is not None:
-                found += self.bias
-            out[:, i : i + some] = found.permute(2, 3, 0, 4, 1, 5)
+            for block, weight in enumerate(weights):
+                sums = torch.bmm(values, weight).flatten(1)
+                found = (self.inverse @ sums).view(m, m, *part.shape[2:5], size)
+                if self.bias is not None:
+                    found += self.bias[block * size : (block + 1) * size]
+                out[:, i : i + some, ..., block, :] = found.permute(2, 3, 0, 4, 1, 5)
         return out.view(batch, rows * m, columns * m, -1)[:, :height, :width].permute(0, 3, 1, 2)
 
 
@@ -122,10 +126,16 @@ def transforms(m: int, r: int, points: Sequence[float]) -> tuple[Tensor, Tensor,
 
 
 def _transform(weight: Tensor, kernel: Tensor) -> Tensor:
-    """Return weights (outputs, inputs, r, r) transformed: (n * n, outputs, inputs) float32."""
+    """Return weights (outputs, inputs, r, r) transformed, in blocks of some outputs.
+
+    Laid out (blocks * n * n, inputs, some) float32: what has four axes, a net turns when it goes
+    channels last.
+    """
     outputs, inputs = weight.shape[:2]
-    made = torch.empty(len(kernel), outputs, inputs)
+    size = BLOCK if outputs % BLOCK == 0 else outputs
+    made = torch.empty(outputs // size, len(kernel), inputs, size)
     for i in range(0, outputs, 64):  # a few at a time: they are transformed in float64
-        some = weight[i : i + 64].double().reshape(-1, kernel.shape[1])
-        made[:, i : i + 64] = (kernel @ some.T).view(len(kernel), -1, inputs)
-    return made
+        some = weight[i : i + 64].transpose(0, 1).reshape(-1, kernel.shape[1]).double()
+        block, first = divmod(i, size)
+        made[block, :, :, first : first + 64] = (kernel @ some.T).view(len(kernel), inputs, -1)
+    return made.flatten(0, 1)

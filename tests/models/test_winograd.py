@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fcntile.models.winograd import CELLS, LEAST, Winograd, transforms
+from fcntile.models.winograd import BLOCK, CELLS, LEAST, Winograd, transforms
 
 ERROR = {3: 3e-5, 7: 1e-4}  # of the outputs' deviation, by kernel
 
@@ -26,6 +26,16 @@ def test_it_is_the_convolution(kernel, padding, shape):
         found = fast(given)
         assert found.shape == expected.shape
         assert (found - expected).abs().max() < ERROR[kernel] * expected.std()
+
+
+@pytest.mark.parametrize("kernel", CELLS)
+def test_blocks_of_outputs_come_in_their_order(kernel):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(LEAST, 2 * BLOCK, kernel, padding=1).requires_grad_(False)
+    x = torch.randn(1, LEAST, 17, 12)
+    fast = Winograd(conv).to(memory_format=torch.channels_last)
+    expected = conv.double()(x.double())
+    assert (fast(x) - expected).abs().max() < ERROR[kernel] * expected.std()
 
 
 @pytest.mark.parametrize("kernel", CELLS)
