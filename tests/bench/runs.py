@@ -49,7 +49,9 @@ def run(command):
 
 
 class Rounds:
-    """Programs that take turns: A B C, A B C, ...
+    """Programs that take turns: A B C, C B A, A B C, ...
+
+    What one leaves behind (caches, memory to be cleared) falls to another in the next round.
 
     Args:
         programs: command of each, by name.
@@ -61,12 +63,14 @@ class Rounds:
 
     def run(self, count):
         """Run `count` rounds; what was taken stays, however it ends."""
+        order = list(self.programs.items())
         for number in range(1, count + 1):
             took = {}
-            for name, command in self.programs.items():
+            for name, command in order:
                 took[name] = run(command)
                 print(f"{number}/{count}", PROGRESS.format(**took[name]), name, file=sys.stderr)
             self.taken.append(took)
+            order.reverse()
 
     def median(self, name, key="wall"):
         return statistics.median(took[name][key] for took in self.taken)
