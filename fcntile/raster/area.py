@@ -27,7 +27,12 @@ class Area:
     """
 
     def __init__(self, path: str, like: rasterio.DatasetReader) -> None:
-        self._polygons = VectorLabels(read_features(path, what="polygons"), {}, OUTSIDE, like)
+        features = read_features(path, what="polygons")
+        if other := next((g["type"] for g in features.geometries if g["type"] != "Polygon"), None):
+            raise InputError(f"{path} has a {other}: an area of interest takes polygons")
+        self._polygons = VectorLabels(features, {}, OUTSIDE, like)
+        if not self._polygons.count:
+            raise InputError(f"no polygon of {path} lies on {like.name}")
 
     def read(self, window: Window) -> NDArray[np.bool_]:
         """Return (height, width) bool: which pixels are inside."""

@@ -14,12 +14,13 @@ from rasterio.crs import CRS
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.features import bounds, rasterize
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds, transform_geom
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from fcntile.errors import InputError
 from fcntile.raster.classes import UNKNOWN, UNLABELLED
 from fcntile.raster.gdal import GDAL_ERRORS
+from fcntile.raster.reprojection import bring, meet
 from fcntile.raster.vectors import Features
 
 MIN_OVERLAP = 0.01  # of the smaller of two extents
@@ -147,21 +148,27 @@ class VectorLabels:
             raise InputError(
                 f"{like.name} has no CRS, so the {features.what} {features.path} have no place"
             )
+        if like.gcps[0] and like.transform.is_identity:
+            raise InputError(
+                f"{like.name} has ground control points and no transform, so the "
+                f"{features.what} {features.path} have no place on it: gdalwarp it first"
+            )
         check_overlap(f"the {features.what} {features.path}", features.crs, features.bounds, like)
         known = [values.get(v) for v in features.values] or [1] * len(features.geometries)
-        is_known = np.array([value is not None for value in known])
         try:
-            near = np.flatnonzero(is_known & _meet(features.boxes, _reach(like, features.crs)))
-            geometries = [features.geometries[i] for i in near]
-            if geometries and features.crs != like.crs:
-                geometries = transform_geom(features.crs, like.crs, geometries)
+            geometries, origins = bring(features.geometries, features.boxes, features.crs, like)
         except GDAL_ERRORS as error:
             raise InputError(
                 f"the {features.what} {features.path} ({features.crs}) cannot be brought to "
                 f"{like.crs} of {like.name}: {error}"
             ) from error
-        self._shapes = [(g, known[i]) for g, i in zip(geometries, near, strict=True)]
-        self._boxes = np.array([bounds(g) for g in geometries]).reshape(-1, 4)
+        self._shapes = [
+            (geometry, value)
+            for geometry, i in zip(geometries, origins, strict=True)
+            if (value := known[i]) is not None
+        ]
+        self._boxes = np.array([bounds(g) for g, _ in self._shapes]).reshape(-1, 4)
+        self.count = len(self._shapes)  # geometries near the raster
         self._transform, self._outside = like.transform, outside
         self._path = features.path
 
@@ -172,8 +179,8 @@ class VectorLabels:
         corners = [transform * corner for corner in ((0, 0), (0, shape[0]), (shape[1], 0))]
         corners.append(transform * (shape[1], shape[0]))
         x, y = zip(*corners, strict=True)
-        meet = _meet(self._boxes, (min(x), min(y), max(x), max(y)))
-        inside = [self._shapes[i] for i in np.flatnonzero(meet)]
+        near = meet(self._boxes, (min(x), min(y), max(x), max(y)))
+        inside = [self._shapes[i] for i in np.flatnonzero(near)]
         if not inside:
             return np.full(shape, self._outside, np.uint16)
         return rasterize(  # type: ignore[no-any-return]
@@ -229,20 +236,6 @@ def _extent(raster: rasterio.DatasetReader) -> Bounds:
     """Return left, bottom, right and top in this order, for rasters with the south up too."""
     left, bottom, right, top = raster.bounds
     return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
-
-
-def _reach(raster: rasterio.DatasetReader, crs: CRS) -> Bounds:
-    """Return a raster's extent in another CRS, with a margin for curved edges."""
-    left, bottom, right, top = transform_bounds(raster.crs, crs, *_extent(raster))
-    x, y = 0.01 * (right - left), 0.01 * (top - bottom)
-    return left - x, bottom - y, right + x, top + y
-
-
-def _meet(boxes: NDArray[np.float64], box: Bounds) -> NDArray[np.bool_]:
-    """Return which of (n, 4) boxes share a point with another one."""
-    left, bottom, right, top = boxes.T
-    meet = (left <= box[2]) & (right >= box[0]) & (bottom <= box[3]) & (top >= box[1])
-    return np.asarray(meet)
 
 
 def _show(extent: Sequence[float]) -> str:
