@@ -31,7 +31,7 @@ from fcntile.models.model_file import Model, load_model
 from fcntile.raster.area import Area, bounds_window
 from fcntile.raster.assembly import Assembly
 from fcntile.raster.gdal import bounded_cache, cache_bytes, open_raster
-from fcntile.raster.identity import identify
+from fcntile.raster.identity import check_unchanged, identify
 from fcntile.raster.outputs import Output, check_output, class_values
 from fcntile.raster.part_files import PartWriter
 from fcntile.raster.parts import earlier_facts, open_parts, plan_parts
@@ -240,6 +240,9 @@ def predict(
                         parts.add(files)
                         if signals:
                             raise KeyboardInterrupt
+            check_unchanged(raster, facts["raster"])
+            for path in paths.values():  # hours may have passed
+                check_output(path, overwrite=overwrite or not missing)
             with clock("write"):
                 assembly.finish()
     seconds = time.perf_counter() - start

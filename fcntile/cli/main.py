@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -80,6 +81,7 @@ def main(verbose: int, quiet: int) -> None:
     logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s: %(message)s")
     # rasters without a georeference are welcome; rasterio warns at each of them
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal")
+    warnings.filterwarnings("ignore", "The dataset's nodata attribute is shadowing the alpha band")
     signal.signal(signal.SIGTERM, terminate)
 
 
@@ -97,6 +99,9 @@ def run() -> None:
 
     Python would first take apart, object by object, what torch and Dask have made.
     """
+    for name in "stdout", "stderr":  # closed by who started us: the next file would take its place
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     try:
         main()
     except SystemExit as ended:

@@ -50,13 +50,13 @@ def _json_lines() -> Report:
         if now - last < INTERVAL and done < total:
             return
         last = now
-        seconds = now - began
+        seconds, own = now - began, done - start
         event = {
             "event": "progress",
             "done": done,
             "total": total,
             "seconds": round(seconds, 1),
-            "eta_seconds": round(seconds / (done - start) * (total - done), 1),
+            "eta_seconds": round(seconds / own * (total - done), 1) if own > 0 else None,
             **facts,
         }
         print(json.dumps(event), file=sys.stderr, flush=True)

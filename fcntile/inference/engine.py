@@ -27,6 +27,7 @@ from fcntile.raster.reader import Strip
 
 log = logging.getLogger(__name__)
 
+LACKS_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")  # torch's words
 Inferred = tuple[Tensor, Tensor | None]  # logits, and which pixels the mask is to have
 
 
@@ -159,7 +160,9 @@ class Engine:
     def _pass(self, batch: Batch, first: int, size: int) -> Inferred:
         """Return the logits of some tiles of a batch, and which pixels the mask is to have."""
         assert batch.pixels is not None
-        x = self._upload(_filled(batch.pixels[first : first + size], size)).float()
+        x = self._upload(_filled(batch.pixels[first : first + size], size))
+        # a copy always: for lack of memory the same pixels may be normalised once more
+        x = x.to(torch.float32, copy=True)
         count = min(size, len(batch.pixels) - first)
         flat = x.view(*x.shape[:2], -1)  # (n, rows, columns * bands)
         numbers = flat.shape[2]
@@ -182,9 +185,10 @@ class Engine:
 
     def _upload(self, array: NDArray[np.generic]) -> Tensor:
         host = torch.from_numpy(array)
-        if self.plan.device.type == "cuda":
-            host = host.pin_memory()  # so that the copy need not wait for the kernels before it
-        return host.to(self.plan.device, non_blocking=True)
+        if self.plan.device.type != "cuda":  # elsewhere a copy that goes on may outlive its source
+            return host.to(self.plan.device)
+        # pinned, so that the copy need not wait for the kernels before it
+        return host.pin_memory().to(self.plan.device, non_blocking=True)
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         if self.plan.precision == torch.float32:
@@ -280,8 +284,7 @@ def out_of_memory(device: torch.device, batch_size: int) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        said = str(error)
-        lacks = "out of memory" in said or "can't allocate memory" in said
+        lacks = any(words in str(error) for words in LACKS_MEMORY)
         if isinstance(error, RuntimeError) and not lacks:
             raise
         raise OutOfMemoryError(

@@ -99,7 +99,7 @@ def plan_layout(
         )
 
     width = width or raster.width
-    bound = max_memory or default_bound()
+    bound = default_bound() if max_memory is None else max_memory
     budget = Budget(model, plan, products, raster, bands, shares=shares)
     is_auto = tile == "auto" or (tile is None and stitch == "exact")
     if is_auto:

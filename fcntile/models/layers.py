@@ -38,7 +38,9 @@ def prepare(
     on_cpu = device.type == "cpu"
     if on_cpu:
         net = _rewrite(net, as_convolution)
-    net = _rewrite(fold_batch_norm(net), _rectify_in_place).to(device)
+    net = _rewrite(fold_batch_norm(net), _rectify_in_place)
+    if not on_cpu:
+        net = copy.deepcopy(net).to(device)  # `to` would take the weights of `net` along
     # where a maximum was hangs on the last bits: with switches sums stay direct and ReLUs exact
     has_switches = any(isinstance(layer, nn.MaxUnpool2d) for layer in net.modules())
     if on_cpu and precision == torch.float32:

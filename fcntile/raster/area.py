@@ -1,5 +1,6 @@
 """The ground of interest: polygons in any CRS, and bounds in the raster's own."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,7 +58,7 @@ def bounds_window(bounds: Sequence[float], raster: rasterio.DatasetReader) -> Wi
     left, bottom, right, top = bounds
     shown = " ".join(f"{v:.10g}" for v in bounds)
     transform = raster.transform
-    if not (left < right and bottom < top):
+    if not (left < right and bottom < top and all(map(math.isfinite, bounds))):
         raise OptionError(f"bounds {shown} are not left, bottom, right, top")
     if transform.b or transform.d or transform.is_identity:
         raise OptionError(f"{raster.name} is not north-up: use --aoi instead of --bounds")

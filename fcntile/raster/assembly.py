@@ -10,6 +10,7 @@ import os
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError, OutputError
-from fcntile.raster.gdal import GDAL_ERRORS, files_of, in_background
+from fcntile.raster.gdal import GDAL_ERRORS, files_of, heard, in_background
 from fcntile.raster.outputs import Output
 from fcntile.raster.part_files import BLOCK, cannot_write, named_crc, pixel_crc, sync
 from fcntile.raster.parts import WHOLE, Parts, discard
@@ -186,25 +187,30 @@ def _move(made: Path, path: Path) -> None:
 def _try_options(folder: Path, driver: str, options: Mapping[str, Any], output: Output) -> None:
     """Raise OptionError if GDAL cannot make a small output with these creation options."""
     trial, made = folder / "trial.tif", folder / "tried.tif"
-    side = 512
+    side = 1024  # so that it has overviews, if any
     profile = {"driver": "GTiff", "width": side, "height": side, "count": len(output.bands)}
     where = {"crs": "EPSG:3857", "transform": Affine(1, 0, 9, 0, -1, 9)}
     half = {"nbits": 16} if output.is_half else {}
     profile |= where | half
     with rasterio.open(trial, "w", dtype=output.dtype, nodata=output.nodata, **profile) as raster:
-        steps = np.arange(side * side, dtype=output.dtype).reshape(side, side) % 200
+        pattern = np.arange(side * side).reshape(side, side) % 200
+        squares = np.kron(np.arange(50 * 50).reshape(50, 50) % 200, np.ones((20, 20), int))
+        pattern[:1000, :500] = squares[:, :500]  # an overview has their values in their middles
+        steps = pattern.astype(output.dtype)
         if output.dtype == "float32":  # numbers of which every bit counts
-            steps /= 7
+            steps = (pattern / 7).astype(np.float32)
         if output.is_half:
             steps = steps.astype(np.float16).astype(np.float32)
         raster.write(np.broadcast_to(steps, (len(output.bands), side, side)))
         if output.classes:
-            raster.write_colormap(1, {0: (0, 0, 0, 255)})
-    whole = Window(0, 0, side, side)
+            raster.write_colormap(1, {i: (i, i, i, 255) for i in range(256)})
     try:
-        rasterio.shutil.copy(trial, made, driver=driver, **options)
+        with heard() as said:
+            rasterio.shutil.copy(trial, made, driver=driver, **options)
+        if said:
+            raise OSError(said[0])
         with rasterio.open(trial) as before, rasterio.open(made) as after:
-            is_same = pixel_crc(before, whole) == pixel_crc(after, whole)
+            is_same = _is_same(before, after)
     except (*GDAL_ERRORS, TypeError, ValueError) as error:
         raise OptionError(f"{driver} cannot be written with {dict(options)}: {error}") from error
     finally:
@@ -214,13 +220,29 @@ def _try_options(folder: Path, driver: str, options: Mapping[str, Any], output: 
         raise OptionError(f"{driver} with {dict(options)} would change the pixels")
 
 
+def _is_same(before: rasterio.DatasetReader, after: rasterio.DatasetReader) -> bool:
+    """Tell whether a trial file, and its overviews, are what was to be written."""
+
+    def told(raster: rasterio.DatasetReader) -> str:
+        return repr((raster.shape, raster.dtypes, raster.nodatavals, raster.crs))
+
+    whole = Window(0, 0, before.width, before.height)
+    if told(before) != told(after) or pixel_crc(before, whole) != pixel_crc(after, whole):
+        return False
+    if after.overviews(1)[:1] != [2]:
+        return True
+    middle = Window(0, 0, 500, 1000)
+    small = after.read(window=middle, out_shape=(after.count, 500, 250))[:, 5::10, 5::10]
+    return bool((small == before.read(window=middle)[:, 10::20, 10::20]).all())
+
+
 def _create_empty(path: Path, output: Output, like: rasterio.DatasetReader, extent: Window) -> None:
     """Write a file without pixels, with all that the output says beside them."""
     if output.classes:
         path.with_name(f"{path.name}.aux.xml").write_text(_category_names(output))
     gcps, gcps_crs = like.gcps
     rows, columns = int(extent.row_off), int(extent.col_off)
-    rpcs = like.rpcs
+    rpcs = copy(like.rpcs)  # rasterio keeps them for the next who asks
     if rpcs is not None:
         rpcs.line_off -= rows
         rpcs.samp_off -= columns

@@ -22,6 +22,7 @@ NETWORK = re.compile(
     r"\b(https?|ftp|s3|gs|az|adls|oss|swift|hdfs|webhdfs)://"
     r"|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)"
 )
+JPEG_GUESSES = re.compile("JPEGLib|libjpeg")  # JPEG in TIFF, and by itself
 # A failed request is sent again after 0.25 s, 0.5 s, 1 s and so on: a server may be out for 15 s
 RETRIES = {"GDAL_HTTP_MAX_RETRY": 6, "GDAL_HTTP_RETRY_DELAY": 0.25}
 # With more threads GDAL (3.10) reads many ranges at once, does not see that one has failed, and
@@ -64,8 +65,12 @@ def files_of(raster: rasterio.DatasetReader) -> list[str]:
 def is_local(raster: rasterio.DatasetReader) -> bool:
     """Tell whether a raster is surely files of this machine, with all that it refers to."""
     files = files_of(raster)
-    nested = [name for name in files if name.endswith(".vrt") and name != raster.name]
-    return bool(files) and not nested and all(map(os.path.exists, files))
+    return bool(files) and not has_nested_vrt(raster) and all(map(os.path.exists, files))
+
+
+def has_nested_vrt(raster: rasterio.DatasetReader) -> bool:
+    """Tell whether a raster is made of a VRT, whose own files GDAL does not name."""
+    return any(name.endswith(".vrt") and name != raster.name for name in files_of(raster))
 
 
 def bounded_cache(raster: rasterio.DatasetReader, columns: int) -> rasterio.Env:
@@ -138,6 +143,34 @@ def open_file(path: str) -> rasterio.DatasetReader:
     return raster
 
 
+REFUSED = re.compile("does not support|unexpected value|not a valid value|is not supported", re.I)
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Note in a list what GDAL does not do as it was told, which it only mutters."""
+    said: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if record.levelno >= logging.ERROR or REFUSED.search(message):
+            said.append(message)
+        return False
+
+    loggers = [logging.getLogger(name) for name in ("rasterio._env", "rasterio._err")]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.addFilter(note)
+        log.setLevel(logging.WARNING)
+    try:
+        with rasterio.Env():
+            yield said
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.removeFilter(note)
+            log.setLevel(level)
+
+
 IN_BACKGROUND = "fcntile-gdal"
 
 
@@ -188,7 +221,7 @@ class _Guesses(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         with self._lock:
-            if "JPEGLib" not in message or not self._said:
+            if not JPEG_GUESSES.search(message) or not self._said:
                 return record.levelno >= logging.getLogger().level  # as without us
             own = self._said.get(threading.get_ident())
             for messages in self._said.values() if own is None else (own,):

@@ -1,5 +1,6 @@
 """Is it the same raster as before?"""
 
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,18 +9,23 @@ from typing import Any
 import rasterio
 from rasterio.windows import Window
 
-from fcntile.raster.gdal import files_of, is_local
+from fcntile.errors import InputError
+from fcntile.raster.gdal import GDAL_ERRORS, files_of, has_nested_vrt, strict_gdal
 
 MADE_BY_VIEWERS = (".aux.xml", ".ovr")  # beside a raster that they show
 SAMPLES, SIDE = 4, 64  # windows along each axis, and their px
+IN_ARCHIVE = re.compile(r"^(/vsi(zip|tar|gzip|7z|rar)/)+")
 
 
 def identify(raster: rasterio.DatasetReader) -> dict[str, Any]:
     """Return what tells a raster from another one, and from itself after a change.
 
-    Files are told by size and time of change; what is no file of this machine, by its header and
-    the pixels of a few windows. The header of a compressed GeoTIFF has the size of every block, so
-    that four windows are enough: each may be a request.
+    Files, or the archives they are in, are told by size and time of change; what is not on this
+    machine, by its header and the pixels of a few windows. The header of a compressed GeoTIFF has
+    the size of every block, so that four windows are enough: each may be a request.
+
+    Raises:
+        InputError: if they cannot be read.
     """
     header = raster.dtypes, raster.crs, raster.transform, raster.nodatavals, raster.mask_flag_enums
     crc = zlib.crc32(repr(header).encode())
@@ -29,8 +35,9 @@ def identify(raster: rasterio.DatasetReader) -> dict[str, Any]:
         "bands": raster.count,
         "header": f"{crc:08x}",
     }
-    files = [Path(name) for name in files_of(raster) if not name.endswith(MADE_BY_VIEWERS)]
-    if is_local(raster) and all(path.is_file() for path in files):
+    names = [name for name in files_of(raster) if not name.endswith(MADE_BY_VIEWERS)]
+    files = [path for name in names if (path := _on_disk(name))]
+    if names and len(files) == len(names) and not has_nested_vrt(raster):
         stats = [path.stat() for path in files]
         return {**facts, "files": [[s.st_size, s.st_mtime_ns] for s in stats]}
     sizes = _block_sizes(raster) if raster.compression else b""
@@ -39,8 +46,29 @@ def identify(raster: rasterio.DatasetReader) -> dict[str, Any]:
         for column in (row,) if sizes else range(SAMPLES):
             y, x = raster.height * row // SAMPLES, raster.width * column // SAMPLES
             window = Window(x, y, min(SIDE, raster.width - x), min(SIDE, raster.height - y))
-            crc = zlib.crc32(raster.read(window=window), crc)
+            try:
+                with strict_gdal():
+                    crc = zlib.crc32(raster.read(window=window), crc)
+            except GDAL_ERRORS as error:
+                raise InputError(
+                    f"cannot read {raster.name}: {error.__cause__ or error}"
+                ) from error
     return {**facts, "samples": f"{crc:08x}"}
+
+
+def check_unchanged(raster: rasterio.DatasetReader, before: dict[str, Any]) -> None:
+    """Raise InputError if the files of a raster are no longer those that were identified."""
+    if "files" in before and identify(raster) != before:
+        raise InputError(
+            f"{raster.name} has changed since the run began, and some parts may be of what it was: "
+            "use --restart"
+        )
+
+
+def _on_disk(name: str) -> Path | None:
+    """Return the file of this machine that GDAL means, or the archive it is in; None if neither."""
+    path = Path(IN_ARCHIVE.sub("", name).replace("{", "").replace("}", ""))
+    return next((p for p in (path, *path.parents) if p.is_file()), None)
 
 
 def _block_sizes(raster: rasterio.DatasetReader) -> bytes:

@@ -203,7 +203,20 @@ def _has_mask(raster: rasterio.DatasetReader, bands: Sequence[int]) -> bool:
     """Tell whether any pixel may be without data, by a mask or by being NaN."""
     is_float = np.dtype(raster.dtypes[bands[0] - 1]).kind == "f"
     flags = [raster.mask_flag_enums[i - 1] for i in bands]
-    return is_float or any(flag != [MaskFlags.all_valid] for flag in flags)
+    has_alpha = _other_alpha(raster, bands) is not None
+    return is_float or has_alpha or any(flag != [MaskFlags.all_valid] for flag in flags)
+
+
+def _other_alpha(raster: rasterio.DatasetReader, bands: Sequence[int]) -> int | None:
+    """Return the alpha band that GDAL makes no mask of, if there is one.
+
+    It does of uint8 and uint16 in two or four bands, unless there is a nodata value or a mask.
+    """
+    if MaskFlags.alpha in raster.mask_flag_enums[bands[0] - 1]:
+        return None
+    meanings = zip(raster.indexes, raster.colorinterp, strict=True)
+    alphas = (i for i, meaning in meanings if meaning == ColorInterp.alpha)
+    return next((i for i in alphas if i not in bands), None)
 
 
 def _masked_bands(raster: rasterio.DatasetReader, bands: Sequence[int]) -> list[int]:
@@ -232,6 +245,8 @@ def _read(
                 return
             masks = raster.read_masks(_masked_bands(raster, bands), window=window)
             valid[:, :width] = masks.any(axis=0)
+            if (alpha := _other_alpha(raster, bands)) is not None:
+                valid[:, :width] &= raster.read(alpha, window=window) > 0
     except GDAL_ERRORS as error:
         last = window.row_off + window.height - 1
         raise InputError(

@@ -12,8 +12,8 @@ from rasterio.rpc import RPC
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
-from fcntile.errors import OutputError
-from fcntile.raster.assembly import Assembly
+from fcntile.errors import OptionError, OutputError
+from fcntile.raster.assembly import Assembly, _create_empty
 from fcntile.raster.gdal import open_raster
 from fcntile.raster.outputs import NODATA, Output, mask_dtype
 from fcntile.raster.part_files import PartWriter
@@ -276,3 +276,45 @@ def test_the_raster_itself_is_never_replaced(make_raster, noise):
         write_mask(Path(path), path, random_mask(9, 9))
     assert Path(path).read_bytes() == before
     assert not parts_folder(Path(path)).exists()
+
+
+def test_rpcs_move_alike_for_every_output(make_raster, noise, tmp_path):
+    rpcs = GEOREFERENCES["RPCs"]["rpcs"]
+    image = make_raster(noise(1, 50, 60), rpcs=rpcs)
+    extent = Window(20, 10, 30, 40)
+    with open_raster(image) as raster:
+        for _ in range(2):
+            output = Output("mask", tmp_path / "m.tif", "uint8", 255, ("class",), {}, CLASSES)
+            _create_empty(tmp_path / "empty.tif", output, raster, extent)
+            with rasterio.open(tmp_path / "empty.tif") as empty:
+                moved = empty.rpcs
+            assert (rpcs.line_off - moved.line_off, rpcs.samp_off - moved.samp_off) == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options"),
+    [
+        ("COG", {"compress": "ZTSD"}),
+        ("COG", {"compres": "ZSTD"}),
+        ("COG", {"overview_compress": "JPEG"}),
+        ("COG", {"overview_resampling": "banana"}),
+        ("COG", {"target_srs": "EPSG:4326"}),
+        ("GTiff", {"pixeltype": "SIGNEDBYTE"}),
+    ],
+)
+def test_creation_options_that_gdal_does_not_obey_are_refused(
+    make_raster, noise, tmp_path, driver, options
+):
+    like = make_raster(noise(1, 60, 70))
+    with pytest.raises(OptionError, match=driver):
+        write_mask(
+            tmp_path / "m.tif", like, random_mask(60, 70), driver=driver, creation_options=options
+        )
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "mode", "average", "cubic"])
+def test_overviews_may_be_made_in_many_ways(make_raster, noise, tmp_path, resampling):
+    like, out = make_raster(noise(1, 60, 70)), tmp_path / "m.tif"
+    options = {"overview_resampling": resampling, "compress": "zstd"}
+    write_mask(out, like, random_mask(60, 70), creation_options=options)
+    assert out.exists()

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
@@ -179,3 +180,40 @@ def test_a_window_goes_on_beyond_the_rim_by_reflection(make_raster, noise, windo
     expected = padded[:, far + top :, far + left :][:, :height, :width]
     assert np.array_equal(made.transpose(2, 0, 1), expected)
     assert np.array_equal(valid, expected.any(0))
+
+
+@pytest.mark.filterwarnings("ignore:The dataset's nodata attribute is shadowing")
+@pytest.mark.parametrize(
+    ("bands", "dtype", "profile"),
+    [
+        pytest.param(3, "uint8", {"nodata": 0}, id="beside a nodata value"),
+        pytest.param(4, "uint8", {}, id="one of five"),
+        pytest.param(3, "int16", {}, id="int16"),
+        pytest.param(3, "float32", {}, id="float32"),
+        pytest.param(1, "uint32", {}, id="uint32"),
+    ],
+)
+def test_alpha_is_obeyed_where_gdal_makes_no_mask_of_it(make_raster, noise, bands, dtype, profile):
+    pixels = np.maximum(noise(bands, 40, 50), 1).astype(dtype)
+    alpha = np.full((1, 40, 50), 255, dtype)
+    alpha[0, 5:20, 7:30] = 0
+    profile = {**profile, "photometric": "minisblack", "alpha": "yes"}
+    path = make_raster(np.concatenate([pixels[:1], alpha, pixels[1:]]), **profile)
+    with open_raster(path) as raster:
+        numbers = choose_numbers(raster, None)
+        (strip,) = strips_of(raster, numbers, 50, 50, 1)
+    assert numbers == [1, *range(3, bands + 2)]
+    assert np.array_equal(strip.valid[:40], alpha[0] > 0)
+
+
+def test_guesses_of_a_damaged_jpeg_are_refused(orthophoto, make_raster, tmp_path):
+    path = tmp_path / "damaged.jpg"
+    with rasterio.open(orthophoto) as source:
+        whole = make_raster(source.read())
+    rasterio.shutil.copy(whole, str(path), driver="JPEG")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 40] = b"\xff\xd0" * 20  # markers where none should be
+    path.write_bytes(content)
+    with open_raster(str(path)) as raster, pytest.raises(InputError, match="JPEG"):
+        list(strips_of(raster, [1, 2, 3], 512, 512, -(-raster.height // 512)))

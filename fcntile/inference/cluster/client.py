@@ -199,7 +199,9 @@ def _placed(order: Order) -> Order:
 
     job = order.job
     area = whole(job.area) if job.area else None
-    job = replace(job, input=whole(job.input), model=whole(job.model), area=area)
+    # a folder may have the name of a bundled model
+    model = whole(job.model) if Path(job.model).is_file() else job.model
+    job = replace(job, input=whole(job.input), model=model, area=area)
     return replace(order, job=job)
 
 
