@@ -130,6 +130,7 @@ class VectorLabels:
     Args:
         features: geometries and field values.
         values: label value of each field value; without a class field every feature is class 1.
+            What is in a feature of no known value is UNLABELLED.
         outside: label value of pixels outside all features.
         like: the raster whose grid is wanted.
 
@@ -163,9 +164,8 @@ class VectorLabels:
                 f"{like.crs} of {like.name}: {error}"
             ) from error
         self._shapes = [
-            (geometry, value)
+            (geometry, UNLABELLED if (value := known[i]) is None else value)
             for geometry, i in zip(geometries, origins, strict=True)
-            if (value := known[i]) is not None
         ]
         self._boxes = np.array([bounds(g) for g, _ in self._shapes]).reshape(-1, 4)
         self.count = len(self._shapes)  # geometries near the raster

@@ -97,6 +97,7 @@ def pair_files(images: Iterable[str], labels: str) -> list[Pair]:
 
 def _labels_of(image: str, label_files: Sequence[str]) -> str:
     stem = Path(image).stem
+    label_files = [f for f in label_files if same_file(f) != same_file(image)]
     same = [f for f in label_files if Path(f).stem == stem]
     longer = [f for f in label_files if _goes_on(Path(f).stem, stem)]
     beside = [f for f in label_files if Path(f).parent == Path(image).parent]

@@ -353,3 +353,16 @@ def test_labels_of_several_bands_are_refused(make_raster, noise):
     labels = make_raster(noise(3, 8, 8), "labels.tif")
     with rasterio.open(labels) as raster, pytest.raises(InputError, match="3 bands, wanted is one"):
         RasterLabels(labels, raster)
+
+
+def test_ground_of_no_known_class_is_unlabelled(image, tmp_path):
+    shapes = [(*shape, kind) for (*shape, _), kind in zip(SHAPES, ("a", None, "b"), strict=False)]
+    with rasterio.open(image("EPSG:4326")) as raster:
+        window, found = Window(0, 0, raster.width, raster.height), {}
+        for name, some in (("all", shapes), ("known", [shapes[0], shapes[2]])):
+            path = write_geojson(tmp_path / f"{name}.geojson", some)
+            source = LabelSource([path], class_field="kind", outside="background")
+            found[name] = source.open(path, raster).read(window)
+    differs = found["all"] != found["known"]
+    assert differs.any()
+    assert (found["all"][differs] == UNLABELLED).all()

@@ -254,3 +254,11 @@ def test_a_value_that_the_class_table_misses_is_refused_unless_ignored(make_pair
     labels = pixels_of(pair.labels)
     assert ground.pixels.sum(0).tolist() == [(labels == v).sum() for v in (0, 1, 3)]
     assert [c.id for c in ground.classes] == [0, 1, 3]
+
+
+def test_a_raster_is_not_its_own_labels(tmp_path):
+    for name in ("a.tif", "a_label.tif", "b.tif", "b.geojson"):
+        (tmp_path / name).touch()
+    for image, labels in (("a.tif", "a_label.tif"), ("b.tif", "b.geojson")):
+        pair = Pair(str(tmp_path / image), str(tmp_path / labels))
+        assert pair_files([pair.image], str(tmp_path)) == [pair]

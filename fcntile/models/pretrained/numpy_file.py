@@ -5,12 +5,14 @@ not needed for that is refused before it is looked up.
 """
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fcntile.errors import ModelError
@@ -26,10 +28,53 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-_array, _scalar = (value.__reduce__()[0] for value in (np.empty(0), np.float32()))
+class _Dtype:
+    """A dtype in the making, of plain numbers or objects.
+
+    numpy's own would take any state from the file, such as where in memory its objects are.
+    """
+
+    def __init__(self, name: str, *_: object) -> None:
+        if not PLAIN.fullmatch(name):
+            raise pickle.UnpicklingError(f"numbers of the kind {name!r}")
+        self.name, self.order = name, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"the byte order {state[1]!r}")
+        self.order = state[1]
+
+    def numbers(self, data: bytes | str) -> NDArray[Any]:
+        """Return the numbers in some bytes, which Python 2 wrote as text."""
+        content = data.encode("latin1") if isinstance(data, str) else data
+        return np.frombuffer(content, np.dtype(self.order + self.name))
+
+
+class _Array:
+    """An array in the making: `value` are its numbers, or a list of its objects."""
+
+    value: NDArray[Any] | list[Any] | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        *_, shape, dtype, is_fortran, data = state
+        if dtype.name.startswith("O"):
+            self.value = list(data)
+        else:
+            self.value = dtype.numbers(data).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _array(*_: object) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
+    return dtype.numbers(data)[0]
+
+
+PLAIN = re.compile("[fiu][1248]|b1|O8?")
 ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
 }
 for core in ("core", "_core"):  # where numpy 1 and numpy 2 have them
@@ -65,7 +110,8 @@ def read_numpy(path: Path) -> Arrays:
         raise
     except Exception as error:  # a pickle can fail in any way
         raise ModelError(f"cannot read the weights {path}: {error}") from error
-    layers = content.item() if isinstance(content, np.ndarray) and content.size == 1 else content
+    objects = content.value if isinstance(content, _Array) else None
+    layers = objects[0] if isinstance(objects, list) and len(objects) == 1 else content
     if not isinstance(layers, dict):
         raise ModelError(f"{path} holds no dictionary of layers, as vgg16.npy does")
     return Arrays("numpy", dict(_tensors(path, layers)))
@@ -75,8 +121,10 @@ def _tensors(path: Path, layers: dict[Any, Any]) -> list[tuple[str, Tensor]]:
     found = []
     for layer, values in layers.items():
         pair = [values.get("weights"), values.get("biases")] if isinstance(values, dict) else values
-        if not isinstance(pair, list | tuple) or not all(isinstance(v, np.ndarray) for v in pair):
+        pair = pair if isinstance(pair, list | tuple) else [pair]
+        arrays = [v.value if isinstance(v, _Array) else v for v in pair]
+        if len(arrays) < 2 or not all(isinstance(v, np.ndarray) for v in arrays):
             raise ModelError(f"layer {layer} of {path} is not [kernel, bias]")
-        for kind, value in zip(KINDS, pair, strict=False):
-            found.append((f"{layer}.{kind}", torch.from_numpy(np.asarray(value, np.float32))))
+        for kind, value in zip(KINDS, arrays, strict=False):
+            found.append((f"{layer}.{kind}", torch.from_numpy(np.array(value, np.float32))))
     return found

@@ -47,7 +47,7 @@ def test_a_pickle_is_never_run(tmp_path):
 def test_whatever_a_reader_stumbles_over_is_a_sentence(tmp_path):
     refused(write(tmp_path / "short.pth", b"\x80"), "is it damaged")
     np.save(tmp_path / "text.npy", {"conv1_1": [np.array("a"), np.array("b")]}, allow_pickle=True)
-    refused(tmp_path / "text.npy", "is it damaged")
+    refused(tmp_path / "text.npy", "numbers of the kind 'U1'")
     with h5py.File(tmp_path / "flat.weights.h5", "w") as file:
         file["layers/dense"] = np.zeros(3)
     refused(tmp_path / "flat.weights.h5", "is it damaged")
@@ -113,3 +113,23 @@ def test_other_vggs_are_not_vgg16(weights, tmp_path):
     dense = {**weights, "fc6.weight": torch.zeros(4, 100)}
     torch.save(dense, tmp_path / "small.pth")
     refused(tmp_path / "small.pth", "layer fc6 .*100 inputs are no maps of 7 x 7")
+
+
+class Placed:
+    """An array that is made of bytes, and a dtype with a state of the file's own."""
+
+    def __init__(self, name, state):
+        self.name, self.state = name, state
+
+    def __reduce__(self):
+        return np.dtype, (self.name,), self.state
+
+
+@pytest.mark.parametrize("name", ["V8", "f8", "O"])
+def test_numpy_takes_no_state_from_a_file(tmp_path, name):
+    fields = {"a": (np.dtype("O"), 0)}
+    dtype = Placed(name, (3, "|", None, ("a",), fields, 8, 1, 0))
+    buffer = type("Buffer", (), {"__reduce__": lambda _: (np.ndarray, ((1,), dtype, b"A" * 8))})()
+    layers = {"conv1_1": [buffer, np.zeros(1)]}
+    np.save(tmp_path / "vgg16.npy", np.array(layers, object), allow_pickle=True)
+    refused(tmp_path / "vgg16.npy", "cannot read the weights|is not .kernel, bias.")
