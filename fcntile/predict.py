@@ -14,7 +14,12 @@ from rasterio.windows import Window
 
 from fcntile.errors import OptionError
 from fcntile.inference.blend import Halves, Rows, blend, empty_rows
-from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
+from fcntile.inference.checks import (
+    check_choice,
+    choose_bands,
+    remark_on_resolution,
+    remark_on_tile,
+)
 from fcntile.inference.cluster.client import Tally, have_parts_made
 from fcntile.inference.cluster.crew import choose_crew
 from fcntile.inference.cluster.walk import Order
@@ -160,6 +165,10 @@ def predict(
     """
     start, clock = time.perf_counter(), Clock()
     keep_freed_memory()
+    for option, value in (("stitch", stitch), ("dtype", dtype), ("driver", driver)):
+        check_choice(option, value)
+    for name in products or {}:
+        check_choice("product", name)
     paths = {"mask": Path(output)} | {name: Path(p) for name, p in (products or {}).items()}
     if len({path.resolve() for path in paths.values()}) < len(paths):
         raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")

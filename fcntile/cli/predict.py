@@ -102,7 +102,8 @@ PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
     "--max-memory",
     metavar="SIZE",
     callback=options.size,
-    help="Memory that the process may hold, such as 2GB.  [default: half of what is free]",
+    help="Memory that the process may hold, such as 2GB.  "
+    "[default: its own and half of what is free]",
 )
 @click.option(
     "--workers",

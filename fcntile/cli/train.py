@@ -102,10 +102,11 @@ def train(
 ) -> None:
     """Train a model on rasters and labels.
 
-    IMAGES are rasters, globs or directories, all with the same bands. LABELS is a raster of class
-    ids or a vector file for all of them, or a glob or directory of labels, paired by name: that of
-    ortho_1.tif are in ortho_1.* or ortho_1_*. Labels may have another CRS, resolution or extent
-    than their image. The value 255, nodata and what --ignore names are not learned.
+    IMAGES are rasters, globs or directories, all with the same bands. LABELS is a raster of
+    class ids or a vector file for all of them, or a glob or directory of labels, paired by
+    name: those of ortho_1.tif are ortho_1.* or ortho_1_label.*, but not ortho_1_2.*. Labels may
+    have another CRS, resolution or extent than their image. The value 255, nodata and what
+    --ignore names are not learned.
 
     Windows are drawn straight from the rasters, many of them where rare classes are. A fifth of the
     ground is held out; the model that does best there becomes OUTPUT, for fcntile predict. The

@@ -110,7 +110,7 @@ def _labels_of(image: str, label_files: Sequence[str]) -> str:
             raise InputError(f"{image} could have the labels {' or '.join(candidates[:3])}")
     raise InputError(
         f"{image} has no labels: none of the {len(label_files)} files given is called {stem}.* or "
-        f"{stem}_*"
+        f"{stem}_* (and no digit after it)"
     )
 
 

@@ -7,9 +7,10 @@ import pytest
 import rasterio
 from nets import card
 
-from fcntile.errors import InputError
+from fcntile.errors import InputError, OptionError
 from fcntile.inference.checks import choose_bands
 from fcntile.models.card import Band
+from fcntile.predict import predict
 
 
 def described(make_raster, *names):
@@ -36,3 +37,17 @@ def test_other_descriptions_prove_nothing(make_raster):
     path = described(make_raster, "first", "second")
     with rasterio.open(path) as raster:
         assert choose_bands(raster, of_bands("B4 red", "B5 nir")) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"stitch": "linear"},
+        {"dtype": "uint16"},
+        {"driver": "PNG"},
+        {"products": {"probs": "p.tif"}},
+    ],
+)
+def test_misspelt_choices_are_refused_in_python_too(orthophoto, tmp_path, option):
+    with pytest.raises(OptionError, match="is none of"):
+        predict(orthophoto, tmp_path / "m.tif", **option)

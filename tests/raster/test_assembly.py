@@ -295,7 +295,7 @@ def test_rpcs_move_alike_for_every_output(make_raster, noise, tmp_path):
     ("driver", "options"),
     [
         ("COG", {"compress": "ZTSD"}),
-        ("COG", {"compres": "ZSTD"}),
+        ("COG", {"compression": "ZSTD"}),
         ("COG", {"overview_compress": "JPEG"}),
         ("COG", {"overview_resampling": "banana"}),
         ("COG", {"target_srs": "EPSG:4326"}),
