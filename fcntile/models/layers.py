@@ -27,7 +27,8 @@ def prepare(
     Batch norms are folded and maps are channels last. In float32 on CPUs, wide convolutions take
     fewer multiplications, and layers are replaced that torch computes slowly on few channels. In
     bfloat16 on CPUs weights are laid out once, at the first call, and scores stay in float32; what
-    is left to autocast still wants it. Weights that stay as they are, are shared with `net`.
+    is left to autocast still wants it. On CPUs, weights that stay as they are, are shared with
+    `net`.
 
     Args:
         net: (N, bands, H, W) -> (N, classes, H, W).

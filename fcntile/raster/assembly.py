@@ -231,9 +231,9 @@ def _is_same(before: rasterio.DatasetReader, after: rasterio.DatasetReader) -> b
         return False
     if after.overviews(1)[:1] != [2]:
         return True
-    middle = Window(0, 0, 500, 1000)
-    small = after.read(window=middle, out_shape=(after.count, 500, 250))[:, 5::10, 5::10]
-    return bool((small == before.read(window=middle)[:, 10::20, 10::20]).all())
+    squares = Window(0, 0, 500, 1000)
+    small = after.read(window=squares, out_shape=(after.count, 500, 250))[:, 5::10, 5::10]
+    return bool((small == before.read(window=squares)[:, 10::20, 10::20]).all())
 
 
 def _create_empty(path: Path, output: Output, like: rasterio.DatasetReader, extent: Window) -> None:

@@ -67,8 +67,8 @@ def check_unchanged(raster: rasterio.DatasetReader, before: dict[str, Any]) -> N
 
 def _on_disk(name: str) -> Path | None:
     """Return the file of this machine that GDAL means, or the archive it is in; None if neither."""
-    path = Path(IN_ARCHIVE.sub("", name).replace("{", "").replace("}", ""))
-    return next((p for p in (path, *path.parents) if p.is_file()), None)
+    inside = Path(IN_ARCHIVE.sub("", name).replace("{", "").replace("}", ""))  # GDAL may add {}
+    return next((p for p in (Path(name), inside, *inside.parents) if p.is_file()), None)
 
 
 def _block_sizes(raster: rasterio.DatasetReader) -> bytes:

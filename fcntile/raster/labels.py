@@ -20,11 +20,10 @@ from rasterio.windows import Window
 from fcntile.errors import InputError
 from fcntile.raster.classes import UNKNOWN, UNLABELLED
 from fcntile.raster.gdal import GDAL_ERRORS
-from fcntile.raster.reprojection import bring, meet
+from fcntile.raster.reprojection import Bounds, bring, meet
 from fcntile.raster.vectors import Features
 
 MIN_OVERLAP = 0.01  # of the smaller of two extents
-Bounds = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 class Labels(Protocol):
@@ -133,6 +132,9 @@ class VectorLabels:
             What is in a feature of no known value is UNLABELLED.
         outside: label value of pixels outside all features.
         like: the raster whose grid is wanted.
+
+    Attributes:
+        count: geometries that come near the raster.
 
     Raises:
         InputError: if the features do not lie where `like` does.

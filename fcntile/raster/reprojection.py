@@ -1,7 +1,6 @@
 """Bring geometries to a raster's CRS, so that edges stay where they are on the ground."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -10,8 +9,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from fcntile.raster.gdal import GDAL_ERRORS
+from fcntile.raster.vectors import Geometry
 
-Geometry = dict[str, Any]  # a single one, as GeoJSON has it
 Bounds = tuple[float, float, float, float]  # left, bottom, right, top
 Points = NDArray[np.float64]  # (n, 2) x and y
 
@@ -20,7 +19,7 @@ SHORT = 16  # px: no projection bends an edge of that length
 MARGIN = 0.02  # of its extent, around a raster: more than its rim bends between two samples
 SAMPLES = 21  # of a raster's ground, along each axis
 NEAR_POLE = 90 - 1e-6  # degrees: the pole itself is nowhere in many projections
-FAR = 30  # degrees
+FAR = 30  # degrees of longitude: such an edge may be long, though its ends are not far apart
 HALVINGS = 20  # of an edge, at most
 TURNS = (0, -360, 360)  # degrees: the same place
 

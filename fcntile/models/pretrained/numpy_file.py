@@ -19,6 +19,7 @@ from fcntile.errors import ModelError
 from fcntile.models.pretrained.arrays import Arrays
 
 KINDS = ("weight", "bias")
+PLAIN = re.compile("[fiu][1248]|b1|O8?")  # dtypes, as numpy pickles their names
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -71,7 +72,6 @@ def _scalar(dtype: _Dtype, data: bytes | str) -> Any:
     return dtype.numbers(data)[0]
 
 
-PLAIN = re.compile("[fiu][1248]|b1|O8?")
 ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
