@@ -25,15 +25,26 @@ class RangeServer(ThreadingHTTPServer):
         fail_every: the failing requests, 20 for every 20th.
         failure: "503" or "reset" (of the connection).
         die_after_bytes: sent, after which every request is reset, until this is None.
+        hang_every: the requests that are never answered, 20 for every 20th.
     """
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, folder, *, delay=0.0, fail_every=None, failure="503", die_after_bytes=None):
+    def __init__(
+        self,
+        folder,
+        *,
+        delay=0.0,
+        fail_every=None,
+        failure="503",
+        die_after_bytes=None,
+        hang_every=None,
+    ):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.delay = Path(folder), delay
         self.fail_every, self.failure, self.die_after_bytes = fail_every, failure, die_after_bytes
+        self.hang_every, self.closed = hang_every, threading.Event()
         self.lock = threading.Lock()
         self.log = []  # (method, name, first byte or None, bytes sent, status)
         self.count = 0
@@ -43,6 +54,7 @@ class RangeServer(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *error):
+        self.closed.set()
         self.shutdown()
         self.server_close()
 
@@ -85,6 +97,10 @@ class Handler(BaseHTTPRequestHandler):
             server.count += 1
             count = server.count
         if server.is_dead():
+            return self.reset(name)
+        if server.hang_every and count % server.hang_every == 0:
+            server.log.append((self.command, name, None, 0, "hung"))
+            server.closed.wait()
             return self.reset(name)
         if server.delay:
             time.sleep(server.delay)

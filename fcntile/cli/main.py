@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ from fcntile.errors import NOTE, FcntileError, OutOfMemoryError, OutputError, St
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
+LAST = 1.5  # seconds that a command has to leave in good order
 
 
 def failure(message: str, exit_code: int) -> click.ClickException:
@@ -65,9 +67,34 @@ class Group(click.Group):
             raise failure("interrupted, nothing was written", INTERRUPTED) from error
 
 
-def terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    """Leave as on an error, so that nothing half done stays behind."""
-    sys.exit(TERMINATED)
+class Leaving:
+    """Leaves as on an error, so that nothing half done stays behind; soon, whatever hangs.
+
+    What waits for a server that is silent, or computes for long, cannot be stopped: after a while,
+    or at the next signal, the process ends as by `kill -9`, which finished parts survive.
+    """
+
+    def __init__(self) -> None:
+        self._is_leaving = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> NoReturn:
+        """Handle SIGINT or SIGTERM."""
+        if self._is_leaving:
+            self._leave_at_once(signum)
+        self._is_leaving = True
+        last = threading.Timer(LAST, self._leave_at_once, [signum])
+        last.daemon = True
+        last.start()
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(TERMINATED)
+
+    def _leave_at_once(self, signum: int) -> NoReturn:
+        with suppress(OSError):
+            click.echo(
+                "Error: stopped in the middle of what hangs; what is finished is kept", err=True
+            )
+        os._exit(128 + signum)
 
 
 @click.group("fcntile", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,7 +109,6 @@ def main(verbose: int, quiet: int) -> None:
     # rasters without a georeference are welcome; rasterio warns at each of them
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal")
     warnings.filterwarnings("ignore", "The dataset's nodata attribute is shadowing the alpha band")
-    signal.signal(signal.SIGTERM, terminate)
 
 
 main.add_command(train)
@@ -102,6 +128,10 @@ def run() -> None:
     for name in "stdout", "stderr":  # closed by who started us: the next file would take its place
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+    leaving = Leaving()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as SIGINT is in the background of a script
+            signal.signal(number, leaving)
     try:
         main()
     except SystemExit as ended:

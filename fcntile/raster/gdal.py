@@ -23,8 +23,15 @@ NETWORK = re.compile(
     r"|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)"
 )
 JPEG_GUESSES = re.compile("JPEGLib|libjpeg")  # JPEG in TIFF, and by itself
-# A failed request is sent again after 0.25 s, 0.5 s, 1 s and so on: a server may be out for 15 s
-RETRIES = {"GDAL_HTTP_MAX_RETRY": 6, "GDAL_HTTP_RETRY_DELAY": 0.25}
+# A failed request is sent again after 0.25 s, 0.5 s, 1 s and so on: a server may be out for 15 s.
+# One that says nothing for 20 s has failed; by itself GDAL waits for ever
+RETRIES = {
+    "GDAL_HTTP_MAX_RETRY": 6,
+    "GDAL_HTTP_RETRY_DELAY": 0.25,
+    "GDAL_HTTP_CONNECTTIMEOUT": 20,
+    "GDAL_HTTP_LOW_SPEED_TIME": 20,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1,
+}
 # With more threads GDAL (3.10) reads many ranges at once, does not see that one has failed, and
 # takes zeros for its pixels; with one it asks again
 SAFE_THREADS = {"GDAL_NUM_THREADS": 1}

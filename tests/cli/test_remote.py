@@ -6,8 +6,10 @@ so a server in the same process could not answer.
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,43 @@ def test_a_server_that_dies_leaves_parts_to_go_on_from(make_image, tmp_path):
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["resumed_parts"] >= len(kept)
     assert out.read_bytes() == expected
+
+
+def test_a_server_that_says_nothing_is_asked_again(make_image, tmp_path):
+    image = make_image(1, compress="deflate", tiled=True, blockxsize=512, blockysize=512)
+    out, impatient = tmp_path / "remote.tif", {"GDAL_HTTP_LOW_SPEED_TIME": "1"}
+    with RangeServer(tmp_path, hang_every=10) as server:
+        run = predict(server.url(image.name), out, **impatient)
+    assert run.returncode == 0, run.stderr
+    assert server.statuses()["hung"] >= 1
+    assert out.read_bytes() == mask_of(image, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_read_that_hangs_keeps_nobody_from_leaving(make_image, tmp_path, number):
+    """What waits for a server cannot be stopped; the process can."""
+    image = make_image(8, 4, compress="deflate", tiled=True, blockxsize=512, blockysize=512)
+    out = tmp_path / "remote.tif"
+    command = [sys.executable, "-m", "fcntile", "-q", "predict", None, "-o", str(out), *OPTIONS]
+    with RangeServer(tmp_path) as server:
+        command[5] = server.url(image.name)
+        run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while len(list(parts_folder(out).glob("*.tif"))) < 1:
+            assert run.poll() is None
+            time.sleep(0.05)
+        server.hang_every = 1
+        while not server.statuses()["hung"]:
+            assert run.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        asked = time.monotonic()
+        run.send_signal(number)
+        said = run.communicate(timeout=60)[1]
+    assert run.returncode == 128 + number
+    assert time.monotonic() - asked < 10
+    assert "Traceback" not in said
+    assert "what is finished is kept" in said
+    assert list(parts_folder(out).glob("*.tif"))
 
 
 @pytest.mark.parametrize(
