@@ -120,7 +120,7 @@ def forecast(
         parts=len(windows),
         swath=layout.columns,
         memory_mb=round(layout.need.total(layout.columns) / 1e6, 1),
-        device_memory_mb=round(layout.need.device / 1e6, 1),
+        device_memory_mb=round(layout.need.total_on_device(layout.columns) / 1e6, 1),
         output_mb=round(size / 1e6, 1),
         seconds=round(tiles * (1 - empty) * tried.tile_seconds + packing, 3),
         model=model,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import rasterio
+import torch
 
 from fcntile.errors import NOTE, OptionError
 from fcntile.inference.devices import Plan
@@ -17,7 +18,7 @@ from fcntile.inference.memory import (
     Need,
     choose_columns,
     default_bound,
-    fit_batch,
+    fit_device,
     largest_tile,
 )
 from fcntile.inference.products import Product
@@ -127,8 +128,9 @@ def plan_layout(
         fitting = int((bound - need.fixed) / need.column) // SWATH * SWATH
         columns = min(width, max(fitting, SWATH))
     if plan.device.type == "cuda" and not fixed_batch:
-        known = (earlier or {}).get("batch_size")
-        plan = replace(plan, batch_size=known) if known else fit_batch(plan, budget.need(tiling))
+        free, _ = torch.cuda.mem_get_info(plan.device)
+        size, columns = fit_device(budget.need(tiling), plan.batch_size, columns, free)
+        plan = replace(plan, batch_size=(earlier or {}).get("batch_size") or size)
     return Layout(tiling, plan, columns, budget)
 
 

@@ -7,7 +7,7 @@ GDAL's blocks. So a bound on memory is a bound on the width of a *swath*.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -45,15 +45,21 @@ class Need:
         fixed: whatever the swath.
         column: for each column of a swath.
         device: on a GPU, for one batch; 0 on a CPU.
+        device_column: on a GPU, for each column of a swath.
     """
 
     fixed: float
     column: float
     device: float = 0
+    device_column: float = 0
 
     def total(self, columns: int) -> float:
         """Return the host memory for a swath."""
         return self.fixed + columns * self.column
+
+    def total_on_device(self, columns: int) -> float:
+        """Return the memory of the GPU for a swath."""
+        return self.device + columns * self.device_column
 
 
 class Budget:
@@ -111,7 +117,9 @@ class Budget:
         column += self._junctions * junction
         fixed += self._weights  # mapped from the file, and there once they are read
         if not on_cpu:
-            return Need(fixed, column, self._prepared + batch * self._maps + 3 * logits)
+            device = self._prepared + batch * self._maps + 3 * logits
+            rows = tiling.y.stride * self._out
+            return Need(fixed, column, device, (2 if self._junctions else 1) * junction + rows)
         fixed += (
             self._prepared + plan.workers * batch * self._maps + (2 * plan.workers + 1) * logits
         )
@@ -197,18 +205,30 @@ def default_bound() -> float:
     return resident_bytes() + SHARE * free_memory()
 
 
-def fit_batch(plan: Plan, need: Need) -> Plan:
-    """Return the plan with as many tiles at a time as the GPU has memory for now.
+def fit_device(need: Need, batch_size: int, columns: int, free: float) -> tuple[int, int]:
+    """Return as many tiles at a time, and columns of a swath, as a GPU has memory for.
+
+    A swath may take up half of it, as a narrower one costs but little.
 
     Args:
-        plan: where and how, on a CUDA device.
-        need: of the plan.
+        need: of the batch.
+        batch_size: tiles at a time that are wanted.
+        columns: of a swath that are wanted.
+        free: bytes that there are.
+
+    >>> fit_device(Need(0, 0, device=16e9, device_column=1e4), 32, 100_000, free=8e9)
+    (8, 100000)
+    >>> fit_device(Need(0, 0, device=16e9, device_column=1e5), 32, 100_000, free=8e9)
+    (4, 31744)
     """
-    free, _ = torch.cuda.mem_get_info(plan.device)
-    size = plan.batch_size
-    while size > 1 and need.device / plan.batch_size * size > GPU_SHARE * free:
+    share = GPU_SHARE * free
+    if columns * need.device_column > share / 2:
+        columns = int(share / 2 // need.device_column) // OUTPUT_BLOCK * OUTPUT_BLOCK
+        columns = max(columns, OUTPUT_BLOCK)
+    size = batch_size
+    while size > 1 and need.device / batch_size * size > share - columns * need.device_column:
         size //= 2
-    return replace(plan, batch_size=size)
+    return size, columns
 
 
 def resident_bytes() -> float:
