@@ -32,7 +32,7 @@ from fcntile.inference.products import make_products
 from fcntile.inference.provenance import facts_of, outputs_of
 from fcntile.inference.resume import resumable
 from fcntile.inference.stages import Clock, Tap, ahead
-from fcntile.models.model_file import Model, load_model
+from fcntile.models.model_file import load_model
 from fcntile.raster.area import Area, bounds_window
 from fcntile.raster.assembly import Assembly
 from fcntile.raster.gdal import bounded_cache, cache_bytes, open_raster
@@ -174,6 +174,7 @@ def predict(
         raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
     crew = None if dry_run else choose_crew(workers, scheduler)
     plan = (crew.make_plan if crew else make_plan)(device, precision, batch_size, threads)
+    check_output(Path(output), overwrite=True)  # before its parts are looked for
     known = {} if restart else earlier_facts(Path(output))
     for path in paths.values():
         check_output(path, overwrite=overwrite or dry_run or bool(known))
@@ -220,7 +221,7 @@ def predict(
         if dry_run:
             if workers or scheduler:
                 log.warning("this is the forecast for one process here, without any workers")
-            walker = Walker(job, loaded, raster, outputs, clock)
+            walker = Walker(job, Engine(loaded, job.plan, job.tiling, clock), raster, outputs)
             return forecast(walker, layout, extent, windows, stitch, card.name)
         parts = stack.enter_context(open_parts(outputs, facts, windows, restart=restart))
         missing = parts.missing()
@@ -242,7 +243,8 @@ def predict(
                 order = Order(Walker, job, tuple(outputs), facts, cache)
                 tally = have_parts_made(crew, order, parts, signals, clock, progress)
             else:
-                walker = Walker(job, loaded, raster, outputs, clock, progress)
+                engine = Engine(loaded, job.plan, job.tiling, clock)
+                walker = Walker(job, engine, raster, outputs, progress)
                 tally = walker
                 with closing(walker.parts(parts.folder, missing)) as made:
                     for _, files in made:
@@ -250,6 +252,7 @@ def predict(
                         if signals:
                             raise KeyboardInterrupt
             check_unchanged(raster, facts["raster"])
+            loaded.check_unchanged()
             for path in paths.values():  # hours may have passed
                 check_output(path, overwrite=overwrite or not missing)
             with clock("write"):
@@ -280,28 +283,25 @@ class Walker:
 
     Args:
         job: what to make.
-        model: that it names.
+        engine: the model that it names, ready to run.
         raster: that it names, open.
         outputs: files that the parts are of.
-        clock: counts the seconds of all stages.
         progress: called with the number of tiles done and of all tiles.
     """
 
     def __init__(
         self,
         job: Job,
-        model: Model,
+        engine: Engine,
         raster: rasterio.DatasetReader,
         outputs: Sequence[Output],
-        clock: Clock,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.total = self.done = self.skipped = 0  # tiles
         self.halves: Halves | None = None  # of junctions that workers share
         self.job, self.raster, self.outputs = job, raster, outputs
         self.area = Area(job.area, raster) if job.area else None
-        self._values, self._clock, self._progress = model.card.values, clock, progress
-        self._engine = Engine(model, job.plan, job.tiling, clock)
+        self._engine, self._clock, self._progress = engine, engine.clock, progress
 
     def parts(
         self, folder: Path, windows: Sequence[Window]
@@ -324,7 +324,7 @@ class Walker:
                     while writer.rows < window.height:
                         piece = next(pieces)
                         with self._clock("write"):
-                            piece[0] = class_values(piece[0], self._values)
+                            piece[0] = class_values(piece[0], self._engine.model.card.values)
                             writer.write(piece)
                     with self._clock("write"):
                         files = writer.finish()

@@ -4,6 +4,8 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +115,17 @@ def keep_freed_memory() -> None:
     mallopt(M_MMAP_MAX, 0)  # what is large comes from the heap, too
     mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)  # the largest that it takes
     mallopt(M_ARENA_MAX, 1)
+
+
+@contextmanager
+def threads_of_torch(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads where this one waits for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def available_cpus() -> int:

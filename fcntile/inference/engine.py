@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcntile.errors import OutOfMemoryError
-from fcntile.inference.devices import Plan, exact_fp32
+from fcntile.inference.devices import Plan, exact_fp32, threads_of_torch
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
 from fcntile.models.layers import prepare
@@ -72,14 +72,15 @@ class Engine:
         model: the net and its card.
         plan: where and how.
         tiling: the grid of the tiles.
-        clock: counts the seconds of "infer", summed over workers.
+        clock: counts the seconds of all stages; here of "infer", summed over workers.
 
     Raises:
         OutOfMemoryError: if the net does not fit the device.
     """
 
     def __init__(self, model: Model, plan: Plan, tiling: Tiling, clock: Clock) -> None:
-        self.plan, self._tiling, self._clock = plan, tiling, clock
+        self.model, self.plan, self.clock = model, plan, clock
+        self._tiling = tiling
         self._size = plan.batch_size  # tiles in one forward pass; halved if memory is short
         exact_fp32(plan.device)
         self._pool = _pool(plan)
@@ -88,7 +89,8 @@ class Engine:
         rows, columns = tiling.y.length(0), tiling.x.length(0)  # no tile is larger
         with out_of_memory(plan.device, plan.batch_size):
             classes = len(model.card.classes)
-            self._net = prepare(model.net, plan.device, plan.precision, classes)
+            with threads_of_torch(plan.threads):
+                self._net = prepare(model.net, plan.device, plan.precision, classes)
             # a value per band and column: a row of a tile is one run of numbers, faster on CPUs
             self._mean = torch.tensor([b.mean for b in bands] * columns, device=plan.device)
             self._std = torch.tensor([b.std for b in bands] * columns, device=plan.device)
@@ -130,7 +132,7 @@ class Engine:
         while True:
             size = self._size
             try:
-                with self._clock("infer"), out_of_memory(self.plan.device, size):
+                with self.clock("infer"), out_of_memory(self.plan.device, size):
                     parts = [self._pass(batch, i, size) for i in range(0, count, size)]
                     return _joined([p[0] for p in parts]), _joined_masks([p[1] for p in parts])
             except OutOfMemoryError as error:

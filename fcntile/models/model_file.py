@@ -29,11 +29,32 @@ class Model:
         net: in evaluation mode, on the CPU; (N, bands, H, W) -> (N, classes, H, W).
         card: what the net expects and gives.
         sha256: of the model file.
+        file: its path, and what it was when the weights were mapped; None if there is none.
     """
 
     net: Net
     card: Card
     sha256: str
+    file: tuple[Path, os.stat_result] | None = None
+
+    def check_unchanged(self) -> None:
+        """Raise ModelError if the file was written over, and the mapped weights with it.
+
+        Another file under its name, as `save_model` puts there, changes nothing here.
+        """
+        if self.file is None:
+            return
+        path, before = self.file
+        try:
+            now = path.stat()
+        except OSError:
+            return  # its name is gone, but not what is mapped
+        was_written = (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size)
+        if now.st_ino == before.st_ino and was_written and _sha256(path) != self.sha256:
+            raise ModelError(
+                f"{path} was written over since the run began, and some parts may be by other "
+                "weights: use --restart"
+            )
 
 
 def bundled_models() -> list[str]:
@@ -86,7 +107,7 @@ def load_model(name: str | Path) -> Model:
     Raises:
         ModelError: if there is no such file, or it is not a model file of fcntile.
     """
-    path, card, weights = _read(name)
+    path, before, card, weights = _read(name)
     net = build_on_meta(card.arch, len(card.bands), len(card.classes), card.arch_options)
     try:
         net.load_state_dict(weights, assign=True)
@@ -95,7 +116,7 @@ def load_model(name: str | Path) -> Model:
             f"the weights in {path} are not those of {card.arch} {card.arch_options}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
-    return Model(net.float().eval().requires_grad_(False), card, _sha256(path))
+    return Model(net.float().eval().requires_grad_(False), card, _sha256(path), (path, before))
 
 
 def read_card(name: str | Path) -> Card:
@@ -104,11 +125,11 @@ def read_card(name: str | Path) -> Card:
     Raises:
         ModelError: if there is no such file, or it is not a model file of fcntile.
     """
-    return _read(name)[1]
+    return _read(name)[2]
 
 
-def _read(name: str | Path) -> tuple[Path, Card, dict[str, Tensor]]:
-    """Return the path of a model, its card, and its weights mapped from the file."""
+def _read(name: str | Path) -> tuple[Path, os.stat_result, Card, dict[str, Tensor]]:
+    """Return the path of a model, its state, its card, and its weights mapped from the file."""
     path = BUNDLED / f"{name}.safetensors" if name in bundled_models() else Path(name)
     if not path.is_file():
         raise ModelError(
@@ -116,6 +137,7 @@ def _read(name: str | Path) -> tuple[Path, Card, dict[str, Tensor]]:
             f"(there is {', '.join(bundled_models())})"
         )
     try:
+        before = path.stat()
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -123,7 +145,7 @@ def _read(name: str | Path) -> tuple[Path, Card, dict[str, Tensor]]:
         raise ModelError(f"{path} is not a model file (safetensors): {error}") from error
     if CARD_KEY not in metadata:
         raise ModelError(f"{path} holds weights but no fcntile card, so its bands are unknown")
-    return path, Card.from_json(metadata[CARD_KEY]), weights
+    return path, before, Card.from_json(metadata[CARD_KEY]), weights
 
 
 def _sha256(path: Path) -> str:

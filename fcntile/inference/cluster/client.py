@@ -8,6 +8,7 @@ the same.
 import asyncio
 import logging
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2  # parts that a worker has at a time: in the making, and next
 WATCH = 0.2  # seconds between two looks at signals and workers
+ALONE = 10.0  # seconds without any worker after which it is said: one that is lost may come back
 
 
 @dataclass
@@ -130,6 +132,7 @@ def _made(
     landed: SimpleQueue[Future] = SimpleQueue()
     flying: dict[Future, tuple[str, Window]] = {}  # the first of a worker's is in the making
     last: set[Future] | None = None  # to be waited for after a signal
+    seen, said = time.monotonic(), False  # when there was a worker, and whether none is said
 
     def submit(function: Callable[..., object], *args: object, worker: str = "") -> "Future":
         options: dict[str, Any] = {"pure": False, "retries": 1}
@@ -145,6 +148,11 @@ def _made(
     while waiting or junctions or flying:  # after a signal junctions may be all that is left
         workers = workers_of(client, known)
         waiting.keep(workers)
+        if workers:
+            seen, said = time.monotonic(), False
+        elif not said and time.monotonic() - seen > ALONE:
+            log.warning("all workers are gone: waiting for a new one")
+            said = True
         if signals:
             if last is None:
                 firsts = {worker: part for part, (worker, _) in reversed(flying.items())}

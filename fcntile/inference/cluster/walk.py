@@ -16,10 +16,11 @@ from rasterio.windows import Window
 from fcntile.errors import InputError
 from fcntile.inference.blend import Half, Halves
 from fcntile.inference.devices import choose_device, keep_freed_memory
+from fcntile.inference.engine import Engine
 from fcntile.inference.job import Job
 from fcntile.inference.provenance import facts_of
 from fcntile.inference.stages import Clock
-from fcntile.models.model_file import Model, load_model
+from fcntile.models.model_file import load_model
 from fcntile.raster.gdal import open_raster, settings_of_process
 from fcntile.raster.identity import identify
 from fcntile.raster.outputs import Output
@@ -51,7 +52,7 @@ class Order:
         cache: bytes of GDAL's block cache.
     """
 
-    walker: Callable[[Job, Model, rasterio.DatasetReader, tuple[Output, ...], Clock], Walks]
+    walker: Callable[[Job, Engine, rasterio.DatasetReader, tuple[Output, ...]], Walks]
     job: Job
     outputs: tuple[Output, ...]
     facts: Facts
@@ -78,30 +79,30 @@ class Made:
 
 
 class Walk:
-    """A way down from part to part, with the raster and the model open.
+    """A way down from part to part, with the raster open.
 
-    A new walk opens them anew: what a walk that is given up has read ahead and found damaged, GDAL
+    A new walk opens it anew: what a walk that is given up has read ahead and found damaged, GDAL
     would keep in its cache, and hand out as pixels the next time.
 
     Args:
         order: what to make.
+        engine: for its model.
         route: windows of the parts that are probably wanted, below one another.
         scratch: folder for the files in the making.
 
     Raises:
-        FcntileError: of the kinds that opening raster, model and device raises.
-        InputError: if they are not what the client has.
+        InputError: if the raster cannot be opened, or raster or model are not what the client has.
     """
 
-    def __init__(self, order: Order, route: Sequence[Window], scratch: str) -> None:
-        self._ahead, self._clock = list(route), Clock()
+    def __init__(self, order: Order, engine: Engine, route: Sequence[Window], scratch: str) -> None:
+        self._ahead, self._clock = list(route), engine.clock
         with ExitStack() as stack:
             temporary = tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch)
             folder = Path(stack.enter_context(temporary))
             job = order.job
             settings = settings_of_process(job.input, job.plan.threads, order.cache)
             stack.enter_context(settings)
-            self._walker = _open(order, stack, self._clock)
+            self._walker = _open(order, engine, stack)
             self._walker.halves = self._halves = Halves()
             self._parts = stack.enter_context(closing(self._walker.parts(folder, route)))
             self._stack = stack.pop_all()
@@ -135,17 +136,26 @@ class Walk:
         self._stack.close()
 
 
-def _open(order: Order, stack: ExitStack, clock: Clock) -> Walks:
-    """Return what makes parts here, if it makes those that the client wants."""
+def open_engine(order: Order) -> Engine:
+    """Return the model of an order, ready to run in this process.
+
+    Raises:
+        FcntileError: of the kinds that opening model and device raises.
+    """
     keep_freed_memory()  # in workers that others have started; late, but most maps are large
-    job, facts = order.job, order.facts
-    model = load_model(job.model)
+    job = order.job
+    plan = replace(job.plan, device=choose_device(job.plan.device.type))
+    return Engine(load_model(job.model), plan, job.tiling, Clock())
+
+
+def _open(order: Order, engine: Engine, stack: ExitStack) -> Walks:
+    """Return what makes parts here, if it makes those that the client wants."""
+    job, facts = replace(order.job, plan=engine.plan), order.facts
     raster = stack.enter_context(open_raster(job.input, threads=job.plan.threads))
-    job = replace(job, plan=replace(job.plan, device=choose_device(job.plan.device.type)))
-    seen = facts_of(job, model, facts["stitch"], Window(*facts["window"]))
+    seen = facts_of(job, engine.model, facts["stitch"], Window(*facts["window"]))
     if difference := differences(facts, seen | {"raster": identify(raster)}):
         raise InputError(f"it is not what the client has: its {difference}")
-    return order.walker(job, model, raster, order.outputs, clock)
+    return order.walker(job, engine, raster, order.outputs)
 
 
 def contents(paths: Sequence[Path]) -> list[tuple[str, bytes]]:

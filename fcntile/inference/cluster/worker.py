@@ -1,8 +1,9 @@
 """What a worker of a cluster does: it makes parts, and walks on from one to the next.
 
-It keeps its walk, the raster and the model open when a part is made. If the next one is the part
-below, the walk has already read and inferred ahead; if not, a new walk begins. Of the junctions at
-the ends of its stretch it keeps its halves, until both are there and the part between is made.
+It keeps its walk, with the raster open, when a part is made. If the next one is the part below, the
+walk has already read and inferred ahead; if not, a new walk begins, with the same net. Of the
+junctions at the ends of its stretch it keeps its halves, until both are there and the part between
+is made.
 """
 
 import gc
@@ -23,8 +24,9 @@ from rasterio.windows import Window
 
 from fcntile.errors import FcntileError
 from fcntile.inference.blend import Half
-from fcntile.inference.cluster.walk import Made, Order, Walk, contents
+from fcntile.inference.cluster.walk import Made, Order, Walk, contents, open_engine
 from fcntile.inference.devices import choose_device, keep_freed_memory
+from fcntile.inference.engine import Engine
 from fcntile.inference.junction import join
 from fcntile.inference.stages import Clock
 from fcntile.raster.outputs import class_values
@@ -33,7 +35,8 @@ from fcntile.raster.part_files import PartWriter
 T = TypeVar("T")
 
 _thread = ThreadPoolExecutor(1, "fcntile")  # all below is in here: whatever thread Dask comes in
-_walk: tuple[bytes, Walk] | None = None  # and its order
+_engine: tuple[bytes, Engine] | None = None  # and its order
+_walk: tuple[bytes, Walk] | None = None  # likewise
 _halves: dict[tuple[bytes, Window, str], Half] = {}  # by order, part and side of it
 
 
@@ -101,15 +104,19 @@ def _in_thread(do: Callable[..., T], *args: object) -> T:
 def clear_up() -> None:
     """Let go of what parts have left, once the part in the making is made."""
     _thread.submit(_clear_up)
-    _thread.submit(_halves.clear)
+    _thread.submit(_forget)
 
 
 def _make_part(order: bytes, route: Sequence[Window], shares: bool, scratch: str) -> Made:
-    global _walk
+    global _engine, _walk
     if _walk is None or _walk[0] != order or not _walk[1].leads_to(route[0]):
         _clear_up()
         try:
-            _walk = order, Walk(pickle.loads(order), route, scratch)
+            known: Order = pickle.loads(order)
+            if _engine is None or _engine[0] != order:
+                _engine = None  # before there are two
+                _engine = order, open_engine(known)
+            _walk = order, Walk(known, _engine[1], route, scratch)
         except FcntileError as error:
             raise type(error)(f"worker on {platform.node()}: {error}") from error
     try:
@@ -129,6 +136,12 @@ def _clear_up() -> None:
         _, walk = _walk
         _walk = None
         walk.close()
+
+
+def _forget() -> None:
+    global _engine
+    _engine = None
+    _halves.clear()
 
 
 def _take_half(order: bytes, part: Window, side: str, scratch: str) -> Half:
