@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fcntile.errors import ModelError
+from fcntile.models.options import LARGEST, is_number, is_whole
 
 FORMAT = 1  # of the card; raised when an old fcntile could misread a new card
 MAX_CLASSES = 32768  # positions are int16 where torch computes with them
@@ -91,22 +92,39 @@ class Card:
     def __post_init__(self) -> None:
         if not self.bands or not 1 <= len(self.classes) <= MAX_CLASSES:
             raise ModelError(f"a model has at least one band and 1 to {MAX_CLASSES} classes")
+        for name in ("name", "arch", "licence", "attribution"):
+            self._require(name, isinstance(getattr(self, name), str), "a text")
+        for name in ("arch_options", "training"):
+            self._require(name, isinstance(getattr(self, name), dict), "an object")
+        self._require("scale", is_number(self.scale) and self.scale != 0, "a number, not 0")
+        self._require("offset", is_number(self.offset), "a number")
+        self._require("tile", is_whole(self.tile, 1), f"a whole number from 1 to {LARGEST}")
+        self._require("overlap", is_whole(self.overlap, 0), f"a whole number from 0 to {LARGEST}")
+        known = self.resolution is None or (is_number(self.resolution) and self.resolution > 0)
+        self._require("resolution", known, "a number above 0, or null")
         if self.dtype not in DTYPES:
             raise ModelError(f"dtype {self.dtype!r} is none of {', '.join(DTYPES)}")
-        numbers = [v for band in self.bands for v in (band.mean, band.std)]
-        numbers += [self.scale, self.offset, self.tile, self.overlap, self.resolution or 1]
-        if not all(isinstance(v, int | float) for v in numbers):
-            raise ModelError("mean, std, scale, offset, tile, overlap, resolution must be numbers")
-        if any(not band.std > 0 for band in self.bands):
-            raise ModelError("the standard deviation of every band must be above 0")
+        for name in (*(b.name for b in self.bands), *(c.name for c in self.classes)):
+            if not isinstance(name, str):
+                raise ModelError(f"the name of a band or class is {name!r}, and not a text")
+        for band in self.bands:
+            if not (is_number(band.mean) and is_number(band.std) and band.std > 0):
+                raise ModelError(
+                    f"band {band.name!r} has mean {band.mean!r} and standard deviation "
+                    f"{band.std!r}: they must be numbers, and the deviation above 0"
+                )
         for c in self.classes:
-            if not re.fullmatch("#[0-9a-f]{6}", c.color):
+            if not (isinstance(c.color, str) and re.fullmatch("#[0-9a-f]{6}", c.color)):
                 raise ModelError(f"colour {c.color!r} of class {c.name!r} is not #rrggbb")
         for value, count in Counter(self.values).items():
             if type(value) is not int or not 0 <= value <= MAX_VALUE:
                 raise ModelError(f"class value {value!r} is no integer from 0 to {MAX_VALUE}")
             if count > 1:
                 raise ModelError(f"{count} classes have the value {value}: give each its own")
+
+    def _require(self, name: str, fits: bool, wanted: str) -> None:
+        if not fits:
+            raise ModelError(f"{name} of the model is {getattr(self, name)!r}, wanted is {wanted}")
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -127,6 +145,8 @@ class Card:
         try:
             values = json.loads(text)
             version = values.pop("format")
+            if not is_number(version):
+                raise ModelError(f"the model's card has format {version!r}, which is no number")
             if version > FORMAT:
                 raise ModelError(
                     f"the model's card has format {version}, this fcntile reads up to {FORMAT}: "
@@ -135,7 +155,7 @@ class Card:
             values["bands"] = tuple(Band(**band) for band in values["bands"])
             values["classes"] = tuple(ModelClass(**c) for c in values["classes"])
             return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             if isinstance(error, ModelError):
                 raise
             raise ModelError(f"the model's card cannot be read: {error!r}") from error

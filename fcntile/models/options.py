@@ -39,22 +39,27 @@ def _kind(hint: Any, value: object, smallest: int) -> tuple[str, bool]:
     if hint is bool:
         return "true or false", isinstance(value, bool)
     if hint is int:
-        return f"a whole number from {smallest}", _is_whole(value, smallest)
+        return f"a whole number from {smallest}", is_whole(value, smallest)
     if hint is float:
-        return "a number from 0 to less than 1", _is_number(value) and 0 <= value < 1  # type: ignore[operator]
+        return "a number from 0 to less than 1", is_number(value) and 0 <= value < 1  # type: ignore[operator]
     if hint is str:
         return "a name", isinstance(value, str)
     if hint == int | Sequence[int]:
-        fits = all(_is_whole(v, 1) for v in (value if isinstance(value, list | tuple) else [value]))
+        fits = all(is_whole(v, 1) for v in (value if isinstance(value, list | tuple) else [value]))
         return "a whole number from 1, or a list of such", fits
     if hint == Sequence[float] | None:
-        return "a list of numbers", isinstance(value, list | tuple) and all(map(_is_number, value))
+        return "a list of numbers", isinstance(value, list | tuple) and all(map(is_number, value))
     return str(hint), True
 
 
-def _is_whole(value: object, smallest: int) -> bool:
+def is_whole(value: object, smallest: int) -> bool:
+    """Tell whether a value is an integer that a size may be."""
     return type(value) is int and smallest <= value <= LARGEST
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite number, and no bool."""
+    try:
+        return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False

@@ -13,6 +13,7 @@ from fcntile.models.model_file import CARD_KEY, bundled_models, load_model, save
 from fcntile.models.registry import create_model
 from fcntile.raster.classes import UNKNOWN
 
+BARE = '{"format": 1, "name": "x", "bands": %s}'
 FCN = {"width": 2, "head": 4, "batch_norm": True}
 
 
@@ -79,6 +80,8 @@ def test_weights_of_another_net_are_refused(tmp_path):
         ("not json", "cannot be read"),
         ("[]", "cannot be read"),
         ('{"format": 1, "name": "x"}', "cannot be read"),
+        (BARE % 3, "cannot be read"),
+        (BARE % "[null]", "cannot be read"),
         ('{"format": 99}', "format 99, this fcntile reads up to 1"),
     ],
 )
@@ -86,6 +89,70 @@ def test_a_card_that_cannot_be_understood_is_refused(tmp_path, text, words):
     save_file({"w": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={CARD_KEY: text})
     with pytest.raises(ModelError, match=words):
         load_model(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", None),
+        ("format", "1"),
+        ("name", 3),
+        ("arch", 3),
+        ("arch", None),
+        ("licence", None),
+        ("arch_options", []),
+        ("training", "by night"),
+        ("tile", 0),
+        ("tile", 512.0),
+        ("tile", True),
+        ("tile", 10**30),
+        ("overlap", 128.0),
+        ("overlap", -1),
+        ("resolution", 0),
+        ("resolution", float("inf")),
+        ("scale", 0),
+        ("scale", float("nan")),
+        ("scale", 10**400),
+        ("offset", None),
+        ("dtype", []),
+        ("bands", [{"name": 1, "mean": 0, "std": 1}]),
+        ("bands", [{"name": "red", "mean": None, "std": 1}]),
+        ("bands", [{"name": "red", "mean": float("nan"), "std": 1}]),
+        ("bands", [{"name": "red", "mean": 0, "std": float("inf")}]),
+        ("classes", {}),
+        ("classes", [{"name": None, "color": "#000000"}]),
+        ("classes", [{"name": "x", "color": 3}]),
+    ],
+)
+def test_a_card_of_other_kinds_of_values_is_refused(field, value):
+    content = json.loads(card("pixel").to_json()) | {field: value}
+    with pytest.raises(ModelError, match=field.removesuffix("s").removesuffix("e")):
+        Card.from_json(json.dumps(content))
+
+
+def test_a_card_without_end_is_refused():
+    with pytest.raises(ModelError, match="cannot be read"):
+        Card.from_json("[" * 100_000)
+
+
+def test_a_file_written_over_is_noticed_and_one_in_its_place_is_not(tmp_path):
+    made = card("fcn8s", arch_options=FCN)
+    path, other = tmp_path / "m.safetensors", tmp_path / "other.safetensors"
+    for file in (path, other):
+        save_model(file, create_model("fcn8s", 3, 3, **FCN), made)
+    model, content = load_model(path), other.read_bytes()
+    model.check_unchanged()
+    path.touch()
+    model.check_unchanged()
+    with path.open("r+b") as file:
+        file.write(content)
+    with pytest.raises(ModelError, match=r"written over since the run began.*--restart"):
+        model.check_unchanged()
+    model = load_model(path)
+    other.replace(path)
+    model.check_unchanged()
+    path.unlink()
+    model.check_unchanged()
 
 
 def test_a_card_keeps_its_promises():
