@@ -139,6 +139,7 @@ def train(
         Stopped: after SIGINT or SIGTERM, with a checkpoint to go on from.
     """
     settings, output = settings or Settings(), Path(output)
+    check_output(output, overwrite=True)  # it has a name, that of the folder beside it
     run = Path(run) if run is not None else output.with_suffix(".run")
     if not dry_run:
         _check_paths(output, run, [*images, labels, *val], overwrite=overwrite)

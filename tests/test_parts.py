@@ -208,6 +208,15 @@ def test_another_raster_or_model_refuses_and_restart_begins_anew(
     assert out.read_bytes() == reference(tall)
 
 
+@pytest.mark.parametrize("text", ["[]", '{"facts": [], "windows": []}', '{"facts": {}}', "{" * 9])
+def test_a_manifest_that_is_none_refuses_and_restart_begins_anew(tall, tmp_path, text):
+    out = tmp_path / "mask.tif"
+    interrupted(tall, out, parts=1)
+    (parts_folder(out) / "manifest.json").write_text(text)
+    with pytest.raises(OutputError, match=r"parts of another run, whose .*--restart"):
+        predict(tall, out, tile=256, overlap=32)
+
+
 def test_files_of_others_are_left_alone(orthophoto, tmp_path):
     out = tmp_path / "mask.tif"
     parts_folder(out).mkdir()

@@ -9,7 +9,7 @@ from rasterio.enums import ColorInterp
 from fcntile.errors import InputError, OptionError
 from fcntile.models.card import Card
 from fcntile.models.model_file import Model
-from fcntile.raster.reader import COLOURS, band_names, choose_numbers, resolution
+from fcntile.raster.reader import COLOURS, band_names, choose_numbers, plain, resolution
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def choose_bands(
     Raises:
         InputError: if their number, colours, dtype, scale or offset are not the model's.
     """
-    wanted = [band.name for band in card.bands]
+    wanted = [plain(band.name) for band in card.bands]
     model = f"model {card.name} wants {len(wanted)} ({', '.join(wanted)})"
     bands = choose_numbers(raster, bidx)
     if len(bands) != len(wanted):
@@ -56,6 +56,13 @@ def choose_bands(
             given += " band(s)"
         raise InputError(f"{given}, {model}: choose them with -b, in that order")
     names = band_names(raster, bands)
+    for i, name in zip(bands, names, strict=True):
+        said = plain(raster.descriptions[i - 1] or "")
+        if not bidx and name in COLOURS and said in COLOURS - {name}:
+            raise InputError(
+                f"band {i} of {raster.name} means {name} and is described as {said}: choose with "
+                f"-b, as model {card.name} wants {', '.join(wanted)}"
+            )
     is_same_set = sorted(names) == sorted(wanted)
     if not bidx and any(
         given != name and (is_same_set or {given, name} <= COLOURS)

@@ -93,7 +93,10 @@ def read_classes(path: str | Path) -> list[Class]:
         rows = _read_rows(Path(path))
         merged: dict[str, Class] = {}
         for row in rows:
-            value, name = int(row["value"]), str(row["name"]).strip()
+            value, given = int(row["value"]), row["name"]
+            name = "" if given is None else str(given).strip()
+            if not name:  # it would be one class with all others without one
+                raise ValueError(f"value {value} has no name")
             color = str(row.get("color") or "").strip().lower() or default_color(value)
             if not re.fullmatch("#[0-9a-f]{6}", color):
                 raise ValueError(f"colour {color!r} is not #rrggbb")
@@ -101,7 +104,7 @@ def read_classes(path: str | Path) -> list[Class]:
                 raise ValueError(f"value {value} is not between 0 and {UNKNOWN - 1}")
             known = merged.get(name, Class((), name, color))
             merged[name] = Class((*known.values, value), name, known.color)
-    except (OSError, UnicodeError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"cannot read the class table {path}: {error}") from error
     except KeyError as error:
         raise InputError(f"the class table {path} has a class without {error}") from error

@@ -54,6 +54,8 @@ class RasterLabels:
             raise InputError(f"cannot open the labels {path}: {error}") from error
         if self._file.count != 1:
             raise InputError(f"the labels {path} have {self._file.count} bands, wanted is one")
+        if self._file.dtypes[0].startswith("complex"):
+            raise InputError(f"the labels {path} are {self._file.dtypes[0]}, wanted are classes")
         self._has_alpha = False
         self._grid = self._file if is_same_grid(self._file, like) else self._warped(like)
         self._is_masked = MaskFlags.all_valid not in self._grid.mask_flag_enums[0]

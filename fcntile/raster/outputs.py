@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fcntile.raster.classes import NO_LABEL, UNLABELLED
 
 Classes = Sequence[tuple[int, str, tuple[int, int, int]]]  # value, name, (red, green, blue)
 
+LONGEST_SUFFIX = ".parts.gone"  # of what is beside an output while it is made
 NODATA = {"uint8": NO_LABEL, "uint16": UNLABELLED}  # of masks, by their dtype
 
 
@@ -84,7 +86,14 @@ def class_values(positions: NDArray[Any], values: Sequence[int]) -> NDArray[Any]
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError unless a file can be written at `path`."""
+    """Raise OutputError unless a file can be written at `path`, and its parts beside it."""
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.with_name(f"{path.name}{LONGEST_SUFFIX}").lstat()
+    except ValueError as error:
+        raise OutputError(f"the output {str(path)!r} has no name: give a file name") from error
+    except OSError as error:
+        raise OutputError(f"the output cannot be {path}: {error.strerror}") from error
     if path.is_dir():
         raise OutputError(f"the output {path} is a directory: give a file name")
     if not path.parent.is_dir():

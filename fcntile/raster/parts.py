@@ -65,9 +65,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
     """Return what a folder's manifest says; nothing if it cannot be read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return manifest if isinstance(manifest, dict) else {}
+    try:
+        facts, windows = manifest["facts"], [Window(*map(int, w)) for w in manifest["windows"]]
+    except (TypeError, KeyError, ValueError):
+        return {}
+    return {"facts": facts, "windows": windows} if isinstance(facts, dict) else {}
 
 
 class Parts:
@@ -246,8 +250,7 @@ def _resumed(
             )
         for path in folder.glob("*.unfinished"):
             path.unlink()
-        cut = [Window(*window) for window in known["windows"]]
-        parts = Parts(folder, outputs, cut, facts)
+        parts = Parts(folder, outputs, known["windows"], facts)
         if damaged := parts.forget_damaged():
             log.warning("%d file(s) in %s are damaged and will be made again", damaged, folder)
         parts.narrow(windows)

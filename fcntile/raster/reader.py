@@ -20,7 +20,9 @@ from fcntile.errors import InputError
 from fcntile.raster.area import Area
 from fcntile.raster.gdal import GDAL_ERRORS, strict_gdal
 
-COLOURS = {"pan", "coastal", "blue", "green", "red", "rededge", "nir", "swir"}  # GDAL's words
+# GDAL's words for what a band may mean
+COLOURS = {"pan", "coastal", "blue", "green", "red", "rededge", "nir", "swir"}
+COLOURS |= {"hue", "saturation", "lightness", "cyan", "magenta", "yellow", "black", "y", "cb", "cr"}
 METRES_PER_DEGREE = 111_320  # of latitude, and of longitude at the equator
 
 
@@ -55,10 +57,15 @@ def band_names(raster: rasterio.DatasetReader, bands: Sequence[int]) -> list[str
     """Return what bands are called: by their colour, else their description, else `band<n>`."""
 
     def name(i: int) -> str:
-        colour: str = raster.colorinterp[i - 1].name
-        return colour if colour in COLOURS else raster.descriptions[i - 1] or f"band{i}"
+        colour = plain(raster.colorinterp[i - 1].name)
+        return colour if colour in COLOURS else plain(raster.descriptions[i - 1] or f"band{i}")
 
     return [name(i) for i in bands]
+
+
+def plain(name: str) -> str:
+    """Return a band's name, that of a colour in lower case: `Red` is `red`."""
+    return name.lower() if name.lower() in COLOURS else name
 
 
 def resolution(raster: rasterio.DatasetReader) -> float | None:

@@ -134,7 +134,8 @@ class LabelSource:
         legend: names and colours that the files carry.
 
     Raises:
-        InputError: if a vector file cannot be read, or one of its classes is unknown.
+        InputError: if a vector file cannot be read, one of its classes is unknown, or a value has
+            two names and no class table says which counts.
     """
 
     def __init__(
@@ -151,7 +152,10 @@ class LabelSource:
         self.legend = Legend()
         for path in paths:
             if path not in self._features:
-                self.legend = _merge(self.legend, raster_legend(path))
+                legend = raster_legend(path)
+                if not classes:
+                    _check_same(self.legend, legend, path)
+                self.legend = _merge(self.legend, legend)
         if self._features:
             self._values, named = burn_values(list(self._features.values()), classes)
             self.legend = _merge(self.legend, named)
@@ -191,6 +195,16 @@ def raster_legend(path: str) -> Legend:
             return legend_of(raster)
     except (*GDAL_ERRORS, ValueError) as error:
         raise InputError(f"cannot open the labels {path}: {error}") from error
+
+
+def _check_same(known: Legend, legend: Legend, path: str) -> None:
+    """Raise InputError if a file calls a label value otherwise than those before it."""
+    for value, name in legend.names.items():
+        if name.casefold() != known.names.get(value, name).casefold():
+            raise InputError(
+                f"label value {value} is {name!r} in {path}, but {known.names[value]!r} in the "
+                "files before it: say with --classes what it is"
+            )
 
 
 def _merge(first: Legend, second: Legend) -> Legend:

@@ -18,6 +18,7 @@ from fcntile.raster.classes import UNKNOWN, Class, Legend
 
 GEOJSON = (".geojson", ".json")
 VECTORS = (*GEOJSON, ".gpkg", ".shp", ".fgb", ".gdb", ".kml", ".gml", ".parquet")
+POINTS = ("Point", "MultiPoint")
 BACKGROUND = 0  # the class outside polygons, if that is labelled at all
 Geometry = dict[str, Any]  # as GeoJSON has it
 
@@ -73,7 +74,15 @@ def read_features(path: str, class_field: str | None = None, what: str = "labels
     read = _read_geojson if is_geojson else _read_ogr
     try:
         crs, geometries, fields = read(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, CRSError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        CRSError,
+    ) as error:
         if isinstance(error, InputError | OptionError):
             raise
         raise InputError(f"cannot read the {what} {path}: {error}") from error
@@ -89,7 +98,7 @@ def read_features(path: str, class_field: str | None = None, what: str = "labels
             for geometry, value in zip(geometries, values, strict=True)
             for part in _parts(geometry)
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"the {what} {path} have a geometry that is none: {error}") from error
     if not parts:
         raise InputError(f"the {what} {path} have no feature with a geometry")
@@ -125,6 +134,8 @@ def _parts(geometry: Geometry | None) -> Iterator[Geometry]:
             continue
         if any(p.dtype.kind not in "iuf" for p in points):
             raise TypeError(f"{kind} with coordinates that are no numbers")
+        if any(p.size and (p.ndim != 1 + (kind not in POINTS) or p.shape[-1] < 2) for p in points):
+            raise ValueError(f"{kind} with coordinates that are no points")
         if not all(np.isfinite(p).all() for p in points):
             raise ValueError(f"{kind} with coordinates that are not finite")
         yield {
@@ -135,7 +146,10 @@ def _parts(geometry: Geometry | None) -> Iterator[Geometry]:
 
 def _read_geojson(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str, Any]]]:
     content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    features = content["features"] if content.get("type") == "FeatureCollection" else [content]
+    kind = content.get("type")
+    features = content["features"] if kind == "FeatureCollection" else [content]
+    if kind not in ("FeatureCollection", "Feature"):
+        features = [{"geometry": content}]  # a file may be just that
     # RFC 7946 knows WGS 84 only, but GDAL and QGIS still write and read the older member "crs"
     named = (content.get("crs") or {}).get("properties", {}).get("name", "EPSG:4326")
     crs = CRS.from_user_input(named.replace("urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326"))
@@ -209,7 +223,7 @@ def _whole(value: Any) -> int | None:
     """Return the whole number that a field's value is, or None."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return int(number) if number.is_integer() else None
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from nets import card
+from rasterio.enums import ColorInterp
 
 from fcntile.errors import InputError, OptionError
 from fcntile.inference.checks import choose_bands
@@ -13,8 +14,8 @@ from fcntile.models.card import Band
 from fcntile.predict import predict
 
 
-def described(make_raster, *names):
-    path = make_raster(np.zeros((len(names), 8, 8), np.uint8))
+def described(make_raster, *names, dtype=np.uint8):
+    path = make_raster(np.zeros((len(names), 8, 8), dtype))
     with rasterio.open(path, "r+") as raster:
         raster.descriptions = names
     return path
@@ -31,6 +32,35 @@ def test_descriptions_in_another_order_are_refused(make_raster):
         with pytest.raises(InputError, match="use -b 2 -b 1"):
             choose_bands(raster, of_bands("B4 red", "B5 nir"))
         assert choose_bands(raster, of_bands("B4 red", "B5 nir"), [2, 1]) == [2, 1]
+
+
+def test_colours_are_told_however_they_are_written(make_raster):
+    path = described(make_raster, "Blue", "GREEN", "red", dtype=np.uint16)
+    with rasterio.open(path) as raster:
+        for red in ("red", "Red"):  # as cards of older models may have it
+            model = replace(of_bands(red, "green", "blue"), dtype="uint16")
+            with pytest.raises(InputError, match="use -b 3 -b 2 -b 1"):
+                choose_bands(raster, model)
+        model = replace(of_bands("blue", "Green", "red"), dtype="uint16")
+        assert choose_bands(raster, model) == [1, 2, 3]
+
+
+def test_a_band_that_means_one_colour_and_is_described_as_another_is_refused(make_raster):
+    """GDAL lets the first three bands of bytes mean red, green and blue."""
+    path = described(make_raster, "blue", "green", "red")
+    with rasterio.open(path) as raster:
+        with pytest.raises(InputError, match=r"band 1 .* means red and is described as blue"):
+            choose_bands(raster, of_bands("red", "green", "blue"))
+        assert choose_bands(raster, of_bands("red", "green", "blue"), [3, 2, 1]) == [3, 2, 1]
+
+
+@pytest.mark.parametrize("meaning", ["hue saturation lightness", "Y Cb Cr", "cyan magenta yellow"])
+def test_bands_that_mean_something_else_are_refused(make_raster, meaning):
+    path = make_raster(np.zeros((3, 8, 8), np.uint8))
+    with rasterio.open(path, "r+") as raster:
+        raster.colorinterp = [ColorInterp[name] for name in meaning.split()]
+    with rasterio.open(path) as raster, pytest.raises(InputError, match="choose them with -b"):
+        choose_bands(raster, of_bands("red", "green", "blue"))
 
 
 def test_other_descriptions_prove_nothing(make_raster):

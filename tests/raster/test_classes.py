@@ -19,6 +19,7 @@ from fcntile.raster.classes import (
     lookup,
     read_classes,
 )
+from fcntile.raster.sources import LabelSource
 
 WANTED = [Class((11,), "water", "#0000ff"), Class((42, 43), "forest", default_color(42))]
 CSV = "value,name,color\n42,forest,\n11, water, #0000FF\n43,forest,\n"
@@ -60,7 +61,10 @@ def test_a_table_can_be_an_object_of_names(tmp_path):
         ("c.csv", "value,name\n-1,water\n", "-1"),
         ("c.csv", "value,name\n65535,water\n", "65535"),
         ("c.csv", "value,name,color\n1,water,blue\n", "'blue'"),
+        ("c.csv", "value,name\n1,\n2,\n", "value 1 has no name"),
+        ("c.json", '{"1": null}', "value 1 has no name"),
         ("c.json", "{", "Expecting"),
+        ("c.json", "[" * 100_000, "cannot read"),
         ("c.json", "[1, 2]", "cannot read"),
         ("c.yaml", "- {", "cannot read"),
         ("c.txt", "1", ".csv, .json nor .yaml"),
@@ -105,6 +109,18 @@ def test_found_classes_have_the_names_and_colours_of_the_file():
 def test_default_colours_differ():
     colors = [default_color(value) for value in range(300)]
     assert len(set(colors)) > 290
+
+
+def test_labels_that_contradict_each_other_are_refused(make_raster, tmp_path):
+    paths = []
+    for i, name in enumerate(["roof", "Roof", "road"]):
+        paths.append(make_raster(np.ones((1, 8, 8), np.uint8), f"{i}.tif"))
+        with rasterio.open(paths[-1], "r+") as raster:
+            raster.update_tags(1, CLASS_1=name)
+    assert LabelSource(paths[:2]).legend.names == {1: "roof"}
+    with pytest.raises(InputError, match=r"value 1 is 'road' in .*2\.tif, but 'roof'"):
+        LabelSource(paths)
+    LabelSource(paths, classes=[Class((1,), "roof", "#ff0000")])
 
 
 def test_a_legend_is_read_from_a_raster(make_raster, tmp_path):

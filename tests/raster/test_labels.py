@@ -140,12 +140,31 @@ def test_parts_of_geometries_are_burned_like_the_whole(image, tmp_path):
 
 @pytest.mark.parametrize(
     "coordinates",
-    [[[["a", "b"]] * 4], [[[0, 1]], [[None, 2]]], 7, [[[0, 0], [1, 1, 1], [0, 1], [0, 0]]]],
+    [
+        [[["a", "b"]] * 4],
+        [[[0, 1]], [[None, 2]]],
+        7,
+        [[7]],
+        [[[1], [2], [3], [1]]],
+        [[[0, 0], [1, 1, 1], [0, 1], [0, 0]]],
+    ],
 )
 def test_coordinates_that_are_none_are_refused(tmp_path, coordinates):
     geometry = {"type": "Polygon", "coordinates": coordinates}
-    (tmp_path / "l.geojson").write_text(json.dumps(geometry | {"geometry": geometry}))
+    (tmp_path / "l.geojson").write_text(json.dumps(geometry))
     with pytest.raises(InputError, match="have a geometry that is none"):
+        read_features(str(tmp_path / "l.geojson"))
+
+
+def test_a_geometry_may_be_a_file(tmp_path):
+    geometry = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
+    (tmp_path / "l.geojson").write_text(json.dumps(geometry))
+    assert read_features(str(tmp_path / "l.geojson")).geometries == [geometry]
+
+
+def test_a_file_without_end_is_refused(tmp_path):
+    (tmp_path / "l.geojson").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="cannot read the labels"):
         read_features(str(tmp_path / "l.geojson"))
 
 
@@ -347,6 +366,12 @@ def test_values_that_are_no_classes_are_refused(make_raster, dtype, value):
     labels = make_raster(np.full((1, 8, 8), value, dtype), "labels.tif")
     with rasterio.open(labels) as raster, pytest.raises(InputError, match="whole numbers"):
         RasterLabels(labels, raster).read(Window(0, 0, 8, 8))
+
+
+def test_complex_labels_are_refused(make_raster):
+    labels = make_raster(np.zeros((1, 8, 8), "complex64"), "labels.tif")
+    with rasterio.open(labels) as raster, pytest.raises(InputError, match="complex64"):
+        RasterLabels(labels, raster)
 
 
 def test_labels_of_several_bands_are_refused(make_raster, noise):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,11 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path):
         check_output(tmp_path, overwrite=True)
     with pytest.raises(OutputError, match="does not exist"):
         check_output(tmp_path / "no" / "mask.tif", overwrite=False)
+    for nameless in (Path(), Path("/")):
+        with pytest.raises(OutputError, match="has no name"):
+            check_output(nameless, overwrite=True)
+    with pytest.raises(OutputError, match="File name too long"):  # with what is beside it
+        check_output(tmp_path / ("m" * 250), overwrite=True)
     (tmp_path / "mask.tif").touch()
     with pytest.raises(OutputError, match="--overwrite"):
         check_output(tmp_path / "mask.tif", overwrite=False)
