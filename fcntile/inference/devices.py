@@ -15,6 +15,7 @@ from fcntile.errors import OptionError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GPU_BATCH = 8
+LARGEST = 65536  # of threads, and of tiles in a batch
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
@@ -60,11 +61,14 @@ def make_plan(
         threads: CPUs to use, by default all that this process may use.
 
     Raises:
-        OptionError: if there is no such device here.
+        OptionError: if there is no such device here, or a number is none that can be used.
     """
     where = choose_device(device) if isinstance(device, str) else device
     if precision not in ("auto", *PRECISIONS):
         raise OptionError(f"precision {precision!r} is none of auto, {', '.join(PRECISIONS)}")
+    for name, wish in (("threads", threads), ("batch size", batch_size)):
+        if wish is not None and not 1 <= wish <= LARGEST:
+            raise OptionError(f"{name} {wish} is not from 1 to {LARGEST}")
     on_cpu = where.type == "cpu"
     return Plan(
         device=where,

@@ -15,6 +15,7 @@ from fcntile.errors import OptionError
 LOSSES = ("ce", "dice", "focal")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "poly", "constant")
+LARGEST = 65536  # px of a window, windows of a batch, batches of an update
 MAX_SEED = 2**32 - 1  # the number of an update comes after it in 64 bits
 
 
@@ -80,9 +81,10 @@ class Settings:
         """Refuse what cannot be trained with."""
         parse_loss(self.loss)
         parse_class_weights(self.class_weights)
-        for name in ("steps", "window", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}, wanted is at least 1")
+        sizes = ("window", "batch_size", "accumulate")
+        for name, most in (("steps", sys.maxsize), *((size, LARGEST) for size in sizes)):
+            if not 1 <= getattr(self, name) <= most:
+                raise OptionError(f"{name} {getattr(self, name)} is not from 1 to {most}")
         any_size = ("lr", "weight_decay", "bias_lr", "warmup", "clip_grad", "jitter", "val_every")
         limits: dict[str, tuple[float, float]] = {
             "ema": (0, 0.99999),

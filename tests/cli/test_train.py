@@ -322,6 +322,7 @@ def test_a_mistake_is_a_sentence_and_an_exit_code(scene, tmp_path):
         (["--lr", "nan"], "lr nan is not between"),
         (["--ema", "1"], "ema 1.0 is not between"),
         (["--steps", "0"], "--steps"),
+        (["--batch-size", "99999"], "batch_size 99999 is not from 1 to 65536"),
         (["--seed", str(2**32)], "seed 4294967296 is not between"),
         (["--device", "toaster"], "no device is called 'toaster'"),
         (["--recipe", "fcn-light"], "--recipe"),

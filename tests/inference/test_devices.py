@@ -17,3 +17,9 @@ def test_plans_on_the_cpu_follow_the_threads():
     plan = make_plan(device="cpu", threads=3)
     assert (plan.workers, plan.batch_size, plan.precision) == (3, 1, torch.float32)
     assert make_plan(device="cpu").workers == available_cpus()
+
+
+@pytest.mark.parametrize("wish", [{"threads": 10**20}, {"batch_size": 10**20}, {"threads": 0}])
+def test_numbers_that_no_machine_has_are_refused(wish):
+    with pytest.raises(OptionError, match="is not from 1 to 65536"):
+        make_plan(device="cpu", **wish)

@@ -65,6 +65,8 @@ def choose_crew(workers: int | None, scheduler: str | None) -> Crew | None:
     """
     if workers is None and scheduler is None:
         return None
+    if scheduler is not None and not scheduler.strip():
+        raise OptionError("the scheduler has no address: give one such as tcp://host:8786")
     if workers is not None and scheduler is not None:
         raise OptionError("a scheduler has its own workers: use --workers or --scheduler, not both")
     if workers is not None and workers < 1:

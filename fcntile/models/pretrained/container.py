@@ -3,6 +3,7 @@
 The format is told by the first bytes, never by the file's name.
 """
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def read_arrays(path: Path) -> Arrays:
         ModelError: if there is no such file, or it is of no known format, or damaged.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a device may have no end
+            raise ModelError(f"cannot read the weights {path}: it is no file")
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
