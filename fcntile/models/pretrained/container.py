@@ -32,8 +32,10 @@ def read_arrays(path: Path) -> Arrays:
         ModelError: if there is no such file, or it is of no known format, or damaged.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a device may have no end
-            raise ModelError(f"cannot read the weights {path}: it is no file")
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # a device may have no end
+            kind = "directory" if stat.S_ISDIR(mode) else "device"
+            raise ModelError(f"cannot read the weights {path}: it is a {kind}, not a file")
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
