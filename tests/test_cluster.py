@@ -3,12 +3,13 @@
 import gc
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, product
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from nets import NARROW, save_test_model
 from rasterio.windows import Window, intersect
 from refusals import assert_refused
 
-from fcntile.errors import InputError, OptionError, Stopped
+from fcntile.errors import InputError, OptionError, OutOfMemoryError, Stopped
 from fcntile.inference.cluster import connection
 from fcntile.inference.cluster.crew import Crew
+from fcntile.inference.cluster.flights import Flights
 from fcntile.inference.cluster.local_workers import local_client
 from fcntile.inference.cluster.stretches import Stretches, choose_cuts, divide
 from fcntile.inference.job import union, walks
@@ -268,6 +270,46 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
     # of six parts each cut at a junction makes two more, and the last two are in three columns
     assert len(finished) == (18 if columns == 1024 else 6 + 3 * 2 + 2 * 2)
     assert out.read_bytes() == mask
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_when_all_workers_are_killed_new_ones_go_on(scene, tmp_path, small_parts, after):
+    image, model, mask = scene
+    out, finished, file = tmp_path / "mask.tif", [], str(tmp_path / "scheduler.json")
+    options = ["--scheduler-file", file, "--host=127.0.0.1", "--port=0", "--no-dashboard"]
+    with ExitStack() as stack:
+        stack.enter_context(process("distributed.cli.dask_scheduler", *options))
+        workers = [stack.enter_context(worker(file)) for _ in range(2)]
+        wait_for_file(file)
+        wait_for_workers(file, 2)
+
+        def progress(done, total):
+            finished.append(done)
+            if len(finished) == after:
+                for process in workers:
+                    process.kill()
+                stack.enter_context(worker(file))
+
+        predict(image, out, model=model, **GRID, scheduler=address(file), progress=progress)
+    assert out.read_bytes() == mask
+
+
+def test_a_part_that_no_worker_survives_ends_the_run(tmp_path):
+    """As if the system killed each for lack of memory."""
+    from distributed import Client
+
+    window, file = Window(0, 0, 9, 9), str(tmp_path / "scheduler.json")
+    options = ["--scheduler-file", file, "--host=127.0.0.1", "--port=0", "--no-dashboard"]
+    with ExitStack() as stack:
+        stack.enter_context(process("distributed.cli.dask_scheduler", *options))
+        wait_for_file(file)
+        client = stack.enter_context(Client(address(file), set_as_default=False))
+        flights = Flights(client, pickle.dumps(None))
+        flights.ask_for_part("tcp://127.0.0.1:1", [window], shares=False)
+        assert (flights.busy(), flights.in_the_making()) == (["tcp://127.0.0.1:1"], [window])
+        with pytest.raises(OutOfMemoryError, match="died over the same part again and again"):
+            for _ in range(4):
+                flights.take_off_again()
 
 
 def wait_for_workers(file, count):

@@ -4,6 +4,7 @@ import atexit
 import errno
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from fcntile.errors import NOTE, FcntileError, OutOfMemoryError, OutputError, St
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
+HANGS = b"Error: stopped in the middle of what hangs; what is finished is kept\n"
 LAST = 1.5  # seconds that a command has to leave in good order
 
 
@@ -75,26 +77,26 @@ class Leaving:
     """
 
     def __init__(self) -> None:
-        self._is_leaving = False
+        self._first = 0  # signal that came
 
     def __call__(self, signum: int, frame: FrameType | None) -> NoReturn:
         """Handle SIGINT or SIGTERM."""
-        if self._is_leaving:
-            self._leave_at_once(signum)
-        self._is_leaving = True
-        last = threading.Timer(LAST, self._leave_at_once, [signum])
+        if self._first:
+            os._exit(128 + self._first)
+        self._first = signum
+        last = threading.Timer(LAST, self._leave_at_once)
         last.daemon = True
-        last.start()
+        with suppress(RuntimeError):  # no thread can be started any more
+            last.start()
         if signum == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(TERMINATED)
 
-    def _leave_at_once(self, signum: int) -> NoReturn:
-        with suppress(OSError):
-            click.echo(
-                "Error: stopped in the middle of what hangs; what is finished is kept", err=True
-            )
-        os._exit(128 + signum)
+    def _leave_at_once(self) -> NoReturn:
+        with suppress(OSError, ValueError):  # it may be closed
+            if select.select([], [sys.stderr.fileno()], [], 0)[1]:  # else nobody reads what it says
+                os.write(sys.stderr.fileno(), HANGS)
+        os._exit(128 + self._first)
 
 
 @click.group("fcntile", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -5,34 +5,32 @@ workers, and gives the parts of a lost one to another. Whatever worker makes a p
 the same.
 """
 
-import asyncio
 import logging
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rasterio.windows import Window
 
-from fcntile.errors import NOTE, OutOfMemoryError
-from fcntile.inference.cluster.connection import connection, lost, workers_of
+from fcntile.errors import NOTE
+from fcntile.inference.cluster.connection import connection, workers_of
 from fcntile.inference.cluster.crew import Crew
+from fcntile.inference.cluster.flights import Flights
 from fcntile.inference.cluster.local_workers import local_client
 from fcntile.inference.cluster.stretches import Junctions, Stretch, Stretches, divide
 from fcntile.inference.cluster.walk import Made, Order
-from fcntile.inference.cluster.worker import clear_up, make_junction, make_part, take_half
+from fcntile.inference.cluster.worker import clear_up
 from fcntile.inference.job import union, walks
 from fcntile.inference.stages import Clock
 from fcntile.raster.parts import Parts
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 log = logging.getLogger(__name__)
 
@@ -128,56 +126,34 @@ def _made(
     known: set[str],
 ) -> Iterator[tuple[Window, Made]]:
     """Yield parts as workers finish them; after a signal those in the making."""
-    packed = pickle.dumps(_placed(order))
-    landed: SimpleQueue[Future] = SimpleQueue()
-    flying: dict[Future, tuple[str, Window]] = {}  # the first of a worker's is in the making
-    last: set[Future] | None = None  # to be waited for after a signal
+    flights, present = Flights(client, pickle.dumps(_placed(order))), set[str]()
+    last: list[Window] | None = None  # to be waited for after a signal
     seen, said = time.monotonic(), False  # when there was a worker, and whether none is said
-
-    def submit(function: Callable[..., object], *args: object, worker: str = "") -> "Future":
-        options: dict[str, Any] = {"pure": False, "retries": 1}
-        options["priority"] = int(function is not make_part)  # halves are in nobody's way for long
-        if worker:
-            options |= {"workers": [worker], "allow_other_workers": True}  # if this one is lost
-        return client.submit(function, packed, *args, **options)
-
-    def await_part(future: "Future", worker: str, window: Window) -> None:
-        flying[future] = worker, window
-        future.add_done_callback(landed.put)
-
-    while waiting or junctions or flying:  # after a signal junctions may be all that is left
+    while waiting or junctions or flights:  # after a signal junctions may be all that is left
         workers = workers_of(client, known)
         waiting.keep(workers)
         if workers:
-            seen, said = time.monotonic(), False
+            if present and present.isdisjoint(workers):
+                flights.take_off_again()
+            present, seen, said = set(workers), time.monotonic(), False
         elif not said and time.monotonic() - seen > ALONE:
             log.warning("all workers are gone: waiting for a new one")
             said = True
         if signals:
             if last is None:
-                firsts = {worker: part for part, (worker, _) in reversed(flying.items())}
-                last = {part for worker, part in firsts.items() if worker}
-            if last.isdisjoint(flying):
+                last = flights.in_the_making()
+            if flights.are_landed(last):
                 raise KeyboardInterrupt
         else:
-            for worker, route in _orders(waiting, workers, [to for to, _ in flying.values()]):
-                shares = junctions.touch(route[0])
-                part = submit(make_part, route, shares, worker=worker)
-                await_part(part, worker, route[0])
-        try:
-            future = landed.get(timeout=WATCH)
-        except Empty:
+            for worker, route in _orders(waiting, workers, flights.busy()):
+                flights.ask_for_part(worker, route, shares=junctions.touch(route[0]))
+        if not (landed := flights.next(WATCH)):
             continue
-        _, window = flying.pop(future)
-        made = _result(client, future)
+        window, made = landed
         yield window, made
-        future.release()
-        if signals:
-            continue
-        for junction, (above, upper), below in junctions.add(window, made.worker):
-            half = submit(take_half, above, "below", worker=upper)
-            halves = [submit(take_half, part, "above", worker=lower) for part, lower in below]
-            await_part(submit(make_junction, junction, half, halves), "", junction)
+        if not signals:
+            for junction, above, below in junctions.add(window, made.worker):
+                flights.ask_for_junction(junction, above, below)
 
 
 def _orders(
@@ -211,18 +187,3 @@ def _placed(order: Order) -> Order:
     model = whole(job.model) if Path(job.model).is_file() else job.model
     job = replace(job, input=whole(job.input), model=model, area=area)
     return replace(order, job=job)
-
-
-def _result(client: "Client", future: "Future") -> Made:
-    """Return the part that a task made, or raise what ended it."""
-    from distributed import KilledWorker
-
-    try:
-        made: Made = future.result()
-    except KilledWorker as error:
-        raise OutOfMemoryError(
-            f"workers died over the same part again and again (killed for lack of memory?): {error}"
-        ) from error
-    except (CancelledError, asyncio.CancelledError) as error:
-        raise lost(client, "it closed the connection") from error
-    return made

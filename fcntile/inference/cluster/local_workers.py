@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -30,7 +32,21 @@ def start_importing(walker: str) -> None:
     """
     if sys.platform == "linux":
         get_context("forkserver").set_forkserver_preload([FORKSERVER, "distributed", walker])
-        ensure_running()
+        with _interrupts_ignored():
+            ensure_running()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let processes that are started here never hear a Ctrl-C, which is the client's to obey."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -57,8 +73,8 @@ def local_client(workers: int, walker: str, *, on_gpus: bool) -> Iterator["Clien
     start_importing(walker)
     with (
         _muted("distributed"),
-        dask.config.set(settings),
         tempfile.TemporaryDirectory(prefix="fcntile-workers-") as folder,
+        dask.config.set(settings, temporary_directory=folder),
         _cluster(workers, folder, on_gpus=on_gpus) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -103,7 +103,6 @@ def _in_thread(do: Callable[..., T], *args: object) -> T:
 
 def clear_up() -> None:
     """Let go of what parts have left, once the part in the making is made."""
-    _thread.submit(_clear_up)
     _thread.submit(_forget)
 
 
@@ -140,6 +139,7 @@ def _clear_up() -> None:
 
 def _forget() -> None:
     global _engine
+    _clear_up()
     _engine = None
     _halves.clear()
 
