@@ -15,7 +15,7 @@ from fcntile.errors import OptionError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GPU_BATCH = 8
-LARGEST = 65536  # of threads, and of tiles in a batch
+MOST = {"threads": 1024, "batch size": 65536}
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
@@ -67,8 +67,8 @@ def make_plan(
     if precision not in ("auto", *PRECISIONS):
         raise OptionError(f"precision {precision!r} is none of auto, {', '.join(PRECISIONS)}")
     for name, wish in (("threads", threads), ("batch size", batch_size)):
-        if wish is not None and not 1 <= wish <= LARGEST:
-            raise OptionError(f"{name} {wish} is not from 1 to {LARGEST}")
+        if wish is not None and not 1 <= wish <= MOST[name]:
+            raise OptionError(f"{name} {wish} is not from 1 to {MOST[name]}")
     on_cpu = where.type == "cpu"
     return Plan(
         device=where,

@@ -65,6 +65,7 @@ def plan_layout(
     width: int | None = None,
     fixed_batch: bool = False,
     shares: bool = False,
+    here: bool = True,
 ) -> Layout:
     """Return how to go through a raster.
 
@@ -83,6 +84,7 @@ def plan_layout(
         width: columns to go through; None for the raster's.
         fixed_batch: whether the plan's batch is the user's wish.
         shares: whether workers share junctions.
+        here: whether the net runs on this machine, whose memory can be asked.
 
     Raises:
         OptionError: if tile and overlap do not suit the net.
@@ -121,16 +123,21 @@ def plan_layout(
             tiling.compute_factor,
         )
     columns = width
-    if max_memory is not None:
+    plan = replace(plan, batch_size=min(plan.batch_size, tiling.y.count * tiling.x.count))
+    budget.plan = plan
+    is_wish = here and plan.batch_size > 1 and plan.device.type == "cpu"  # of much memory
+    if max_memory is not None or is_wish:
         columns = choose_columns(budget.need(tiling), width, bound)
     elif width > SWATH:  # a bound nobody asked for is no reason to refuse
         need = budget.need(tiling)
         fitting = int((bound - need.fixed) / need.column) // SWATH * SWATH
         columns = min(width, max(fitting, SWATH))
-    if plan.device.type == "cuda" and not fixed_batch:
+    if plan.device.type == "cuda" and here:
         free, _ = torch.cuda.mem_get_info(plan.device)
         size, columns = fit_device(budget.need(tiling), plan.batch_size, columns, free)
-        plan = replace(plan, batch_size=(earlier or {}).get("batch_size") or size)
+        if not fixed_batch:
+            plan = replace(plan, batch_size=(earlier or {}).get("batch_size") or size)
+            budget.plan = plan
     return Layout(tiling, plan, columns, budget)
 
 
@@ -138,7 +145,12 @@ def _earlier_tile(earlier: Mapping[str, Any], tilings: Callable[[int], Tiling]) 
     """Return the tile of an earlier run, if it is one that this one may have."""
     try:
         return tilings(int(earlier["tile"])).tile
-    except (KeyError, OptionError):  # the raster was smaller than a tile, or another net's
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # the raster was smaller than a tile, or another net's
         return None
 
 

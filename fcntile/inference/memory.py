@@ -84,7 +84,7 @@ class Budget:
         *,
         shares: bool = False,
     ) -> None:
-        self._plan, self._classes = plan, len(model.card.classes)
+        self.plan, self._classes = plan, len(model.card.classes)
         self._weights = sum(w.nbytes for w in model.net.state_dict().values())
         self._prepared = prepared_bytes(model.net, plan.device, plan.precision)
         self._net, self._bands = model.net, len(bands)
@@ -101,7 +101,7 @@ class Budget:
 
     def need(self, tiling: Tiling) -> Need:
         """Return the memory that a run with a grid takes."""
-        plan, side = self._plan, tiling.tile
+        plan, side = self.plan, tiling.tile
         on_cpu = plan.device.type == "cpu"
         batch = plan.batch_size * tiling.x.length(0) * tiling.y.length(0)
         logits = 4 * self._classes * batch

@@ -135,18 +135,29 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 """
 
 
-def test_a_batch_that_does_not_fit_is_halved(orthophoto, tmp_path):
+def test_a_batch_that_does_not_fit_is_halved(make_raster, noise, tmp_path):
     """Under a limit on the address space the allocation fails as on a small machine."""
-    out = tmp_path / "mask.tif"
-    command = [sys.executable, "-c", LIMITED + CODE, "predict", orthophoto, "-o", str(out)]
+    image, out = make_raster(noise(3, 2048, 2048)), tmp_path / "mask.tif"
+    limited = LIMITED.replace("700_", "400_")
+    command = [sys.executable, "-c", limited + CODE, "predict", image, "-o", str(out)]
     more = ["--tile", "64", "--overlap", "0", "--threads", "1", "--batch-size", "4096"]
     run = subprocess.run([*command, *more], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "too little memory for 4096 tiles at a time: going on with 2048" in run.stderr
+    assert "too little memory for 1024 tiles at a time: going on with 512" in run.stderr
     expected = tmp_path / "expected.tif"
-    fcntile(orthophoto, "-o", expected, "--tile", 64, "--overlap", 0)
+    fcntile(image, "-o", expected, "--tile", 64, "--overlap", 0)
     with rasterio.open(out) as made, rasterio.open(expected) as wanted:
         assert (made.read(1) != wanted.read(1)).mean() < 1e-5
+
+
+def test_a_batch_is_no_larger_than_the_grid_or_the_memory(make_raster, noise, tmp_path):
+    out = tmp_path / "mask.tif"
+    one = make_raster(noise(3, 100, 120))
+    assert fcntile(one, "-o", out, "--batch-size", 64, "--dry-run")["memory_mb"] < 1000
+    large = make_raster(np.zeros((3, 16000, 16000), np.uint8), tiled=True, sparse_ok=True)
+    command = [sys.executable, "-c", CODE, "predict", large, "-o", str(out)]
+    run = subprocess.run([*command, "--batch-size", "999"], capture_output=True, text=True)
+    assert_refused(run, 5, "of memory are too little", "at least")
 
 
 def test_a_tile_that_does_not_fit_is_an_error_with_advice(make_raster, noise, tmp_path):
