@@ -49,7 +49,9 @@ def choose_bands(
     model = f"model {card.name} wants {len(wanted)} ({', '.join(wanted)})"
     bands = choose_numbers(raster, bidx)
     if len(bands) != len(wanted):
-        given = f"{len(bands)} given with --bidx" if bidx else f"{raster.name} has {len(bands)}"
+        given = f"{raster.name} has {len(bands)}"
+        if bidx:
+            given = f"--bidx chooses {len(bands)}"
         if [raster.colorinterp[i - 1] for i in bands] == [ColorInterp.palette]:
             given += " palette band (gdal_translate -expand rgb turns it into colours)"
         else:

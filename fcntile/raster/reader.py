@@ -209,9 +209,8 @@ def _mirrored(start: int, count: int, size: int) -> NDArray[np.int64]:
 def _has_mask(raster: rasterio.DatasetReader, bands: Sequence[int]) -> bool:
     """Tell whether any pixel may be without data, by a mask or by being NaN."""
     is_float = np.dtype(raster.dtypes[bands[0] - 1]).kind == "f"
-    flags = [raster.mask_flag_enums[i - 1] for i in bands]
     has_alpha = _other_alpha(raster, bands) is not None
-    return is_float or has_alpha or any(flag != [MaskFlags.all_valid] for flag in flags)
+    return is_float or has_alpha or bool(_masked_bands(raster, bands))
 
 
 def _other_alpha(raster: rasterio.DatasetReader, bands: Sequence[int]) -> int | None:
@@ -227,10 +226,15 @@ def _other_alpha(raster: rasterio.DatasetReader, bands: Sequence[int]) -> int | 
 
 
 def _masked_bands(raster: rasterio.DatasetReader, bands: Sequence[int]) -> list[int]:
-    """Return the bands whose masks say where data is: one if they share it.
+    """Return the bands whose masks say where data is: one if they share it, none if all is.
 
     By GDAL's rule a pixel has data unless every band (here: that the net reads) is nodata there.
+    An alpha band that the net reads is a band like others.
     """
+    flags = [raster.mask_flag_enums[i - 1] for i in bands]
+    is_read = any(raster.colorinterp[i - 1] == ColorInterp.alpha for i in bands)
+    if all(f == [MaskFlags.all_valid] or (is_read and MaskFlags.alpha in f) for f in flags):
+        return []
     shared = MaskFlags.per_dataset in raster.mask_flag_enums[bands[0] - 1]
     return list(bands[:1]) if shared else list(bands)
 
@@ -250,8 +254,9 @@ def _read(
             raster.read(list(bands), window=window, out=view.transpose(2, 0, 1))
             if valid is None:
                 return
-            masks = raster.read_masks(_masked_bands(raster, bands), window=window)
-            valid[:, :width] = masks.any(axis=0)
+            valid[:, :width] = True
+            if masked := _masked_bands(raster, bands):
+                valid[:, :width] = raster.read_masks(masked, window=window).any(axis=0)
             if (alpha := _other_alpha(raster, bands)) is not None:
                 valid[:, :width] &= raster.read(alpha, window=window) > 0
     except GDAL_ERRORS as error:

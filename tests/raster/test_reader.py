@@ -206,6 +206,18 @@ def test_alpha_is_obeyed_where_gdal_makes_no_mask_of_it(make_raster, noise, band
     assert np.array_equal(strip.valid[:40], alpha[0] > 0)
 
 
+def test_an_alpha_band_that_is_read_is_a_band_like_others(make_raster, noise):
+    """GDAL calls the fourth of four bytes alpha, which may be near infrared."""
+    pixels = noise(4, 40, 50)
+    colours = [ColorInterp[c] for c in ("red", "green", "blue", "alpha")]
+    with open_raster(make_raster(pixels, colorinterp=colours)) as raster:
+        (strip,) = strips_of(raster, [1, 2, 3, 4], 50, 50, 1)
+        assert strip.valid is None
+        assert np.array_equal(strip.pixels[:40], pixels.transpose(1, 2, 0))
+        (strip,) = strips_of(raster, [1, 2, 3], 50, 50, 1)
+    assert np.array_equal(strip.valid[:40], pixels[3] > 0)
+
+
 def test_guesses_of_a_damaged_jpeg_are_refused(orthophoto, make_raster, tmp_path):
     path = tmp_path / "damaged.jpg"
     with rasterio.open(orthophoto) as source:
