@@ -34,8 +34,8 @@ from fcntile.inference.resume import resumable
 from fcntile.inference.stages import Clock, Tap, ahead
 from fcntile.models.model_file import load_model
 from fcntile.raster.area import Area, bounds_window
-from fcntile.raster.assembly import Assembly
-from fcntile.raster.gdal import bounded_cache, cache_bytes, open_raster
+from fcntile.raster.assembly import Assembly, check_outputs
+from fcntile.raster.gdal import bounded_cache, cache_bytes, files_of, open_raster
 from fcntile.raster.identity import check_unchanged, identify
 from fcntile.raster.outputs import Output, check_output, class_values
 from fcntile.raster.part_files import PartWriter
@@ -170,11 +170,14 @@ def predict(
     for name in products or {}:
         check_choice("product", name)
     paths = {"mask": Path(output)} | {name: Path(p) for name, p in (products or {}).items()}
+    for path in paths.values():  # names, before anything is looked for beside them
+        check_output(path, overwrite=True)
     if len({path.resolve() for path in paths.values()}) < len(paths):
         raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
+    if aoi == "":
+        raise OptionError("the area of interest is a file without a name: leave it out, or name it")
     crew = None if dry_run else choose_crew(workers, scheduler)
     plan = (crew.make_plan if crew else make_plan)(device, precision, batch_size, threads)
-    check_output(Path(output), overwrite=True)  # before its parts are looked for
     known = {} if restart else earlier_facts(Path(output))
     for path in paths.values():
         check_output(path, overwrite=overwrite or dry_run or bool(known))
@@ -199,7 +202,8 @@ def predict(
             earlier=known if known.get("stitch") == stitch else {},
             max_memory=crew.memory(max_memory) if crew else max_memory,
             width=int(extent.width),
-            fixed_batch=bool(batch_size or scheduler),
+            fixed_batch=bool(batch_size),
+            here=scheduler is None,
             shares=crew is not None and not aoi,
         )
         remark_on_tile(loaded, layout.tiling.tile)
@@ -217,6 +221,8 @@ def predict(
         stack.enter_context(bounded_cache(raster, min(layout.columns, raster.width)))
         facts = facts_of(job, loaded, stitch, extent) | {"raster": identify(raster)}
         outputs = outputs_of(job, loaded, paths, facts)
+        inputs = *files_of(raster), *(loaded.file or ())[:1], *filter(None, [aoi])
+        check_outputs(outputs, map(Path, inputs), driver, creation_options)
         windows = plan_parts(extent, part_rows(layout.columns), layout.columns)
         if dry_run:
             if workers or scheduler:
@@ -248,11 +254,11 @@ def predict(
                 tally = walker
                 with closing(walker.parts(parts.folder, missing)) as made:
                     for _, files in made:
+                        loaded.check_unchanged()
                         parts.add(files)
                         if signals:
                             raise KeyboardInterrupt
             check_unchanged(raster, facts["raster"])
-            loaded.check_unchanged()
             for path in paths.values():  # hours may have passed
                 check_output(path, overwrite=overwrite or not missing)
             with clock("write"):

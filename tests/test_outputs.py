@@ -16,7 +16,7 @@ from rio_cogeo import cog_validate
 from scipy.special import softmax
 from test_predict import read_mask, untiled_logits
 
-from fcntile.errors import InputError, OptionError
+from fcntile.errors import InputError, OptionError, OutputError
 from fcntile.models.model_file import load_model
 from fcntile.predict import predict
 from fcntile.raster.parts import parts_folder
@@ -100,6 +100,38 @@ def test_a_threshold_that_means_nothing_is_refused(seen, tmp_path, threshold, wo
         predict(seen[0], tmp_path / "mask.tif", model=seen[1], threshold=threshold)
 
 
+@pytest.mark.parametrize("suffix", [".ovr", ".msk", ".aux.xml"])
+@pytest.mark.parametrize("of", ["mask", "raster"])
+def test_an_output_that_would_belong_to_another_file_is_refused(seen, tmp_path, suffix, of):
+    image, model, *_ = seen
+    name = f"{tmp_path / 'mask.tif' if of == 'mask' else image}{suffix}"
+    with pytest.raises(OutputError, match="would belong to"):
+        predict(image, tmp_path / "mask.tif", model=model, products={"entropy": name})
+    assert not list(tmp_path.glob("mask.tif*"))
+
+
+def test_what_a_run_reads_is_never_replaced(seen, tmp_path):
+    image, model, *_ = seen
+    area = write_area(tmp_path / "area.geojson")
+    for path in (image, model, area):
+        before = Path(path).read_bytes()
+        for dry_run in (False, True):
+            with pytest.raises(OutputError, match="is an input"):
+                predict(image, path, model=model, aoi=area, overwrite=True, dry_run=dry_run)
+        assert Path(path).read_bytes() == before
+
+
+def test_a_dry_run_refuses_creation_options_too(seen, tmp_path):
+    with pytest.raises(OptionError, match="cannot be written with"):
+        more = {"creation_options": {"compress": "nope"}, "dry_run": True}
+        predict(seen[0], tmp_path / "mask.tif", model=seen[1], **more)
+
+
+def test_an_area_without_a_name_is_no_area(seen, tmp_path):
+    with pytest.raises(OptionError, match="without a name"):
+        predict(seen[0], tmp_path / "mask.tif", model=seen[1], aoi="")
+
+
 def test_two_outputs_in_one_file_are_refused(seen, tmp_path):
     out = tmp_path / "mask.tif"
     with pytest.raises(OptionError, match="two outputs"):
@@ -164,6 +196,17 @@ def test_parts_beside_the_area_are_not_even_read(make_raster, make_model, noise,
     assert (part[4096:] == 255).all()
 
 
+def test_an_area_may_be_large_and_touch_a_corner(seen, tmp_path):
+    image, model, *_ = seen
+    with rasterio.open(image) as raster:
+        left, _, _, top = raster.bounds
+        x, y = left + 10 * raster.res[0], top - 10 * raster.res[1]
+    points = [(x - 15_000, y), (x - 15_000, y + 15_000), (x, y + 15_000), (x, y)]
+    area = write_area(tmp_path / "area.geojson", points=points)
+    predict(image, tmp_path / "m.tif", model=model, aoi=area)
+    assert 0 < (read_mask(tmp_path / "m.tif") != 255).sum() <= 100
+
+
 def test_the_net_sees_what_is_beside_the_area(orthophoto, tmp_path):
     """The mask inside an area is that of the whole raster there."""
     predict(orthophoto, tmp_path / "whole.tif")
@@ -187,6 +230,7 @@ def test_the_net_sees_what_is_beside_the_area(orthophoto, tmp_path):
     [
         ((5, 1, 2, 9), OptionError, "not left, bottom, right, top"),
         ((0, 0, 1, 1), InputError, "hold no pixel"),
+        ((-1e308, 1e307, 1e308, 1e308), InputError, "hold no pixel"),
     ],
 )
 def test_bounds_that_hold_nothing_are_refused(seen, tmp_path, bounds, error, words):

@@ -31,7 +31,7 @@ class Area:
         features = read_features(path, what="polygons")
         if other := next((g["type"] for g in features.geometries if g["type"] != "Polygon"), None):
             raise InputError(f"{path} has a {other}: an area of interest takes polygons")
-        self._polygons = VectorLabels(features, {}, OUTSIDE, like)
+        self._polygons = VectorLabels(features, {}, OUTSIDE, like, least=0)
         if not self._polygons.count:
             raise InputError(f"no polygon of {path} lies on {like.name}")
 
@@ -60,11 +60,13 @@ def bounds_window(bounds: Sequence[float], raster: rasterio.DatasetReader) -> Wi
     transform = raster.transform
     if not (left < right and bottom < top and all(map(math.isfinite, bounds))):
         raise OptionError(f"bounds {shown} are not left, bottom, right, top")
-    if transform.b or transform.d or transform.is_identity:
+    if transform.is_identity:
+        raise OptionError(f"{raster.name} has no transform, so bounds have no place on it")
+    if transform.b or transform.d:
         raise OptionError(f"{raster.name} is not north-up: use --aoi instead of --bounds")
     (c0, r0), (c1, r1) = (~transform * (left, top)), (~transform * (right, bottom))
     rows, columns = (
-        (max(0, round(min(ends))), min(size, round(max(ends))))
+        (round(max(0, min(ends))), round(min(size, max(ends))))
         for ends, size in (((r0, r1), raster.height), ((c0, c1), raster.width))
     )
     if rows[0] >= rows[1] or columns[0] >= columns[1]:

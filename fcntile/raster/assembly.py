@@ -8,8 +8,9 @@ name.
 import errno
 import os
 import shutil
+import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError, OutputError
-from fcntile.raster.gdal import GDAL_ERRORS, files_of, heard, in_background
+from fcntile.raster.gdal import GDAL_ERRORS, heard, in_background
 from fcntile.raster.outputs import Output
 from fcntile.raster.part_files import BLOCK, cannot_write, named_crc, pixel_crc, sync
 from fcntile.raster.parts import WHOLE, Parts, discard
@@ -46,8 +48,7 @@ class Assembly:
         threads: for compression.
 
     Raises:
-        OptionError: if GDAL cannot make an output with the creation options.
-        OutputError: if an output is the input, or nothing can be written beside it.
+        OutputError: if nothing can be written beside them.
     """
 
     def __init__(
@@ -61,21 +62,12 @@ class Assembly:
         threads: int = 1,
     ) -> None:
         self._parts, self._like, self._extent, self._driver = parts, like, extent, driver
-        self._options = {"bigtiff": "IF_SAFER", "num_threads": threads}
-        self._given = {key.lower(): value for key, value in (creation_options or {}).items()}
+        self._given, self._threads = creation_options or {}, threads
         self._folder = parts.folder / WHOLE
-        inputs = {Path(name).resolve() for name in files_of(like)}
         try:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir()
-            for output in parts.outputs:
-                if output.path.resolve() in inputs:
-                    raise OutputError(f"the output {output.path} is the input, or a part of it")
-                if creation_options:
-                    _try_options(self._folder, driver, self._creation(output), output)
-        except GDAL_ERRORS as error:
-            if isinstance(error, OutputError):
-                raise
+        except OSError as error:
             raise cannot_write(parts.folder, error) from error
 
     def finish(self) -> None:
@@ -101,10 +93,10 @@ class Assembly:
         folder.mkdir()
         made = folder / output.path.name
         whole = self._mosaic(folder, output)
-        options = self._creation(output)
+        options = _creation(self._driver, output, self._given, self._threads)
         in_background(lambda: rasterio.shutil.copy(whole, made, driver=self._driver, **options))
         top, left = self._extent.row_off, self._extent.col_off
-        with rasterio.open(made, num_threads=self._options["num_threads"]) as raster:
+        with rasterio.open(made, num_threads=self._threads) as raster:
             for window in self._parts.windows:
                 here = Window(
                     window.col_off - left, window.row_off - top, window.width, window.height
@@ -113,15 +105,6 @@ class Assembly:
                     raise OSError("it does not read back as it was written")
         sync(made)
         return made
-
-    def _creation(self, output: Output) -> dict[str, Any]:
-        """Return the creation options of an output."""
-        options = FORMATS[self._driver] | self._options
-        if self._driver == "COG":
-            options["overview_resampling"] = "mode" if output.classes else "average"
-        if output.is_half:
-            options["nbits"] = 16
-        return options | self._given
 
     def _mosaic(self, folder: Path, output: Output) -> Path:
         """Return a VRT of an output's parts, with all that it says beside its pixels."""
@@ -158,6 +141,54 @@ class Assembly:
         ET.SubElement(source, "SrcRect", xOff="0", yOff="0", **size)
         ET.SubElement(source, "DstRect", xOff=str(left), yOff=str(top), **size)
         return source
+
+
+def check_outputs(
+    outputs: Sequence[Output],
+    inputs: Iterable[Path],
+    driver: str,
+    creation_options: Mapping[str, str] | None = None,
+) -> None:
+    """Check that outputs can be made, and are nobody else's files.
+
+    Args:
+        outputs: of a run.
+        inputs: files that it reads.
+        driver: "COG" or "GTiff".
+        creation_options: GDAL creation options.
+
+    Raises:
+        OptionError: if GDAL cannot make an output with the creation options.
+        OutputError: if an output is an input, or what GDAL would take for a part of another file.
+    """
+    read = {path.resolve() for path in inputs}
+    files = [*read, *(output.path.resolve() for output in outputs)]
+    beside = {Path(f"{path}{suffix}") for path in files for suffix in SIDECARS}
+    for output in outputs:
+        if output.path.resolve() in read:
+            raise OutputError(f"the output {output.path} is an input, or a part of one")
+        if output.path.resolve() in beside:
+            raise OutputError(
+                f"the output {output.path} would belong to {output.path.with_suffix('')}: give it "
+                "another name"
+            )
+    if creation_options:
+        with tempfile.TemporaryDirectory(prefix="fcntile-") as folder:
+            for output in outputs:
+                options = _creation(driver, output, creation_options)
+                _try_options(Path(folder), driver, options, output)
+
+
+def _creation(
+    driver: str, output: Output, given: Mapping[str, str], threads: int = 1
+) -> dict[str, Any]:
+    """Return the creation options of an output."""
+    options = {**FORMATS[driver], "bigtiff": "IF_SAFER", "num_threads": threads}
+    if driver == "COG":
+        options["overview_resampling"] = "mode" if output.classes else "average"
+    if output.is_half:
+        options["nbits"] = 16
+    return options | {key.lower(): value for key, value in given.items()}
 
 
 def _put(made: Path, path: Path) -> None:
@@ -240,7 +271,7 @@ def _create_empty(path: Path, output: Output, like: rasterio.DatasetReader, exte
     """Write a file without pixels, with all that the output says beside them."""
     if output.classes:
         path.with_name(f"{path.name}.aux.xml").write_text(_category_names(output))
-    gcps, gcps_crs = like.gcps
+    gcps, gcps_crs = like.gcps if like.transform.is_identity else ([], None)
     rows, columns = int(extent.row_off), int(extent.col_off)
     rpcs = copy(like.rpcs)  # rasterio keeps them for the next who asks
     if rpcs is not None:
@@ -255,7 +286,7 @@ def _create_empty(path: Path, output: Output, like: rasterio.DatasetReader, exte
         count=len(output.bands),
         dtype=output.dtype,
         nodata=output.nodata,
-        crs=gcps_crs if gcps else like.crs,
+        crs=(gcps_crs or CRS()) if gcps else like.crs,
         transform=None if gcps else like.window_transform(extent),
         gcps=[_moved(point, rows, columns) for point in gcps] or None,
         rpcs=rpcs,

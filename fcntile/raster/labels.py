@@ -134,6 +134,7 @@ class VectorLabels:
             What is in a feature of no known value is UNLABELLED.
         outside: label value of pixels outside all features.
         like: the raster whose grid is wanted.
+        least: share of the smaller one's extent that they must have in common.
 
     Attributes:
         count: geometries that come near the raster.
@@ -148,6 +149,7 @@ class VectorLabels:
         values: Mapping[Any, int],
         outside: int,
         like: rasterio.DatasetReader,
+        least: float = MIN_OVERLAP,
     ) -> None:
         if like.crs is None:
             raise InputError(
@@ -158,7 +160,8 @@ class VectorLabels:
                 f"{like.name} has ground control points and no transform, so the "
                 f"{features.what} {features.path} have no place on it: gdalwarp it first"
             )
-        check_overlap(f"the {features.what} {features.path}", features.crs, features.bounds, like)
+        name = f"the {features.what} {features.path}"
+        check_overlap(name, features.crs, features.bounds, like, least)
         known = [values.get(v) for v in features.values] or [1] * len(features.geometries)
         try:
             geometries, origins = bring(features.geometries, features.boxes, features.crs, like)
@@ -216,8 +219,14 @@ def is_same_grid(labels: rasterio.DatasetReader, like: rasterio.DatasetReader) -
     )
 
 
-def check_overlap(name: str, crs: CRS, extent: Bounds, like: rasterio.DatasetReader) -> None:
-    """Raise InputError if labels and a raster share less than 1 % of the smaller one's extent."""
+def check_overlap(
+    name: str,
+    crs: CRS,
+    extent: Bounds,
+    like: rasterio.DatasetReader,
+    least: float = MIN_OVERLAP,
+) -> None:
+    """Raise InputError if labels and a raster share less than that of the smaller one's extent."""
     try:
         left, bottom, right, top = transform_bounds(crs, like.crs, *extent)
     except GDAL_ERRORS as error:
@@ -229,7 +238,7 @@ def check_overlap(name: str, crs: CRS, extent: Bounds, like: rasterio.DatasetRea
     shared = max(0.0, min(right, r0) - max(left, l0)) * max(0.0, min(top, t0) - max(bottom, b0))
     smaller = min((right - left) * (top - bottom), (r0 - l0) * (t0 - b0))
     touch = left <= r0 and right >= l0 and bottom <= t0 and top >= b0
-    if not touch or (smaller > 0 and shared / smaller < MIN_OVERLAP):
+    if not touch or (smaller > 0 and shared / smaller < least):
         raise InputError(
             f"{name} ({crs}, {_show(extent)}) do not lie on {like.name} "
             f"({like.crs}, {_show(_extent(like))}): they share less than 1 % of their extents"

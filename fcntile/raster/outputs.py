@@ -88,10 +88,11 @@ def class_values(positions: NDArray[Any], values: Sequence[int]) -> NDArray[Any]
 def check_output(path: Path, *, overwrite: bool) -> None:
     """Raise OutputError unless a file can be written at `path`, and its parts beside it."""
     try:
+        str(path).encode()
         with suppress(FileNotFoundError, NotADirectoryError):
             path.with_name(f"{path.name}{LONGEST_SUFFIX}").lstat()
     except ValueError as error:
-        raise OutputError(f"the output {str(path)!r} has no name: give a file name") from error
+        raise OutputError(f"the output {str(path)!r} is no name for a file: {error}") from error
     except OSError as error:
         raise OutputError(f"the output cannot be {path}: {error.strerror}") from error
     if path.is_dir():

@@ -1,20 +1,23 @@
 import json
 import shutil
 import subprocess
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
 from fcntile.errors import OptionError, OutputError
-from fcntile.raster.assembly import Assembly, _create_empty
-from fcntile.raster.gdal import open_raster
+from fcntile.raster.assembly import Assembly, _create_empty, check_outputs
+from fcntile.raster.gdal import files_of, open_raster
 from fcntile.raster.outputs import NODATA, Output, mask_dtype
 from fcntile.raster.part_files import PartWriter
 from fcntile.raster.parts import open_parts, parts_folder, plan_parts
@@ -37,6 +40,8 @@ def write_mask(path, like, mask, rows=100, classes=CLASSES, part=(512, 512), ext
         open_raster(like) as raster,
         open_parts([output], {}, plan_parts(extent, *part)) as parts,
     ):
+        driver, options = more.get("driver", "COG"), more.get("creation_options")
+        check_outputs([output], map(Path, files_of(raster)), driver, options)
         assembly = Assembly(parts, raster, extent, **more)
         for window in parts.missing():
             writer = PartWriter(parts.folder, [output], window)
@@ -166,6 +171,11 @@ GEOREFERENCES = {
             for col in (0, 700)
         ],
     },
+    "GCPs without a CRS": {
+        "crs": CRS(),
+        "transform": None,
+        "gcps": [GroundControlPoint(r, c, x=3 + c, y=9 - r) for r in (0, 600) for c in (0, 700)],
+    },
     "RPCs": {
         "crs": None,
         "transform": None,
@@ -204,6 +214,21 @@ def test_the_georeference_is_that_of_the_raster(make_raster, noise, tmp_path, ki
         assert [(g.row, g.col, g.x, g.y) for g in gcps] == [
             (g.row, g.col, g.x, g.y) for g in wanted
         ]
+
+
+def test_a_transform_counts_more_than_points_beside_it(make_raster, noise, tmp_path):
+    """A GeoTIFF has either, a VRT and a sidecar may have both."""
+    both, out = str(tmp_path / "both.vrt"), tmp_path / "mask.tif"
+    rasterio.shutil.copy(make_raster(noise(1, 60, 70)), both, driver="VRT")
+    tree = ET.parse(both)
+    points = ET.SubElement(tree.getroot(), "GCPList", Projection="EPSG:4326")
+    for i, (x, y) in enumerate([(0, 0), (70, 0), (0, 60)]):
+        ET.SubElement(points, "GCP", Id=str(i), Pixel=f"{x}", Line=f"{y}", X=f"{x}", Y=f"{y}")
+    tree.write(both)
+    write_mask(out, both, random_mask(60, 70))
+    with rasterio.open(both) as raster, rasterio.open(out) as mask:
+        assert raster.gcps[0]
+        assert (mask.transform, mask.crs) == (raster.transform, raster.crs)
 
 
 def test_creation_options_reach_gdal(make_raster, noise, tmp_path):
@@ -272,7 +297,7 @@ def test_a_replaced_mask_takes_its_sidecars_along(make_raster, noise, tmp_path):
 def test_the_raster_itself_is_never_replaced(make_raster, noise):
     path = make_raster(noise(1, 9, 9))
     before = Path(path).read_bytes()
-    with pytest.raises(OutputError, match="is the input"):
+    with pytest.raises(OutputError, match="is an input"):
         write_mask(Path(path), path, random_mask(9, 9))
     assert Path(path).read_bytes() == before
     assert not parts_folder(Path(path)).exists()
