@@ -16,6 +16,8 @@ def overlap_px(overlap: int | str, tile: int, net_stride: int) -> int:
         share = float(overlap.removesuffix("%")) / 100
     except ValueError as error:
         raise OptionError(f"overlap {overlap!r} is neither pixels nor a share like 25%") from error
+    if not 0 <= share <= 1:
+        raise OptionError(f"overlap {share:.0%} of a tile is not from 0 to 100%")
     return round(share * tile / net_stride) * net_stride
 
 

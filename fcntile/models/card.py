@@ -16,6 +16,7 @@ from fcntile.models.options import LARGEST, is_number, is_whole
 FORMAT = 1  # of the card; raised when an old fcntile could misread a new card
 MAX_CLASSES = 32768  # positions are int16 where torch computes with them
 MAX_VALUE = 65533  # masks are uint16 at most, where 65534 and 65535 mean no class
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # what XML and UTF-8 do not have
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -105,8 +106,8 @@ class Card:
         if self.dtype not in DTYPES:
             raise ModelError(f"dtype {self.dtype!r} is none of {', '.join(DTYPES)}")
         for name in (*(b.name for b in self.bands), *(c.name for c in self.classes)):
-            if not isinstance(name, str):
-                raise ModelError(f"the name of a band or class is {name!r}, and not a text")
+            if not (isinstance(name, str) and not _UNWRITABLE.search(name)):
+                raise ModelError(f"the name of a band or class is {name!r}, and not a plain text")
         for band in self.bands:
             if not (is_number(band.mean) and is_number(band.std) and band.std > 0):
                 raise ModelError(

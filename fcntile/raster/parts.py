@@ -69,7 +69,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return {}
     try:
         facts, windows = manifest["facts"], [Window(*map(int, w)) for w in manifest["windows"]]
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         return {}
     return {"facts": facts, "windows": windows} if isinstance(facts, dict) else {}
 
@@ -243,6 +243,8 @@ def _resumed(
     facts = {**facts, "files": [str(output.path.resolve()) for output in outputs]}
     if any(folder.glob("*.tif")) and not restart:
         known = _manifest(folder)
+        if known and not _fill(known["windows"], facts["window"]):
+            known = {}
         if difference := differences(known.get("facts", {}), facts):
             raise OutputError(
                 f"{folder} has parts of another run, whose {difference}: use --restart to begin "
@@ -260,6 +262,15 @@ def _resumed(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     _write_manifest(folder, facts, windows)
     return Parts(folder, outputs, windows, facts)
+
+
+def _fill(windows: Sequence[Window], extent: Sequence[int]) -> bool:
+    """Tell whether windows lie in an extent (column, row, width, height) and fill it."""
+    (top, bottom), (left, right) = Window(*extent).toranges()
+    spans = [window.toranges() for window in windows]
+    inside = all(top <= a < b <= bottom and left <= c < d <= right for (a, b), (c, d) in spans)
+    areas = sum((b - a) * (d - c) for (a, b), (c, d) in spans)
+    return inside and areas == (bottom - top) * (right - left)
 
 
 def _write_manifest(folder: Path, facts: Facts, windows: Sequence[Window]) -> None:
