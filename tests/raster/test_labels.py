@@ -318,6 +318,43 @@ def test_rasters_are_warped_by_nearest(make_raster, noise, dtype, nodata):
     np.testing.assert_array_equal(parts, wanted[20:80, 37:87])
 
 
+KINDS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
+EMPTY = {
+    **{kind: [None, 0, 9] for kind in KINDS},
+    **{kind: [None, 0, 9, -9999] for kind in ("i2", "i4", "i8")},
+    **{kind: [None, 0, 9, -9999, np.nan, -3.4e38] for kind in ("f4", "f8")},
+}
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [(k, v) for k in KINDS for v in EMPTY[k]])
+def test_what_has_no_label_has_none_on_a_finer_grid_either(make_raster, dtype, nodata):
+    """Three pixels without a label, by nodata or a mask, are 12 on a grid twice as fine."""
+    pixels = np.tile(np.arange(1, 6), (5, 1)).astype(dtype)
+    options = {"transform": from_origin(100, 60, 2, 2), "crs": "EPSG:32631"}
+    if nodata is None:
+        options["mask"] = np.full((5, 5), 255, np.uint8)
+        options["mask"][2, 1:4] = 0
+    else:
+        pixels[2, 1:4] = options["nodata"] = nodata
+    labels = make_raster(pixels[None], "labels.tif", **options)
+    fine = {**options, "transform": from_origin(98, 60, 1, 1), "mask": None, "nodata": None}
+    image = make_raster(np.zeros((1, 10, 12), np.uint8), **fine)
+    wanted = np.full((10, 12), UNLABELLED)
+    wanted[:, 2:] = np.tile(np.repeat(np.arange(1, 6), 2), (10, 1))
+    wanted[4:6, 4:10] = UNLABELLED
+    with rasterio.open(image) as raster:
+        found = RasterLabels(labels, raster).read(Window(0, 0, 12, 10))
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_labels_without_area_are_refused(make_raster):
+    image = make_raster(np.zeros((1, 20, 30), np.uint8))
+    flat = {"transform": rasterio.Affine(0.15, 0.15, 500_000, -0.15, -0.15, 9_000_000)}
+    labels = make_raster(np.zeros((1, 9, 9), np.uint8), "labels.tif", **flat)
+    with rasterio.open(image) as raster, pytest.raises(InputError, match=r"labels\.tif"):
+        RasterLabels(labels, raster)
+
+
 def test_labels_of_the_same_size_without_georeference_are_on_the_grid(make_raster, tmp_path, noise):
     image = make_raster(np.zeros((1, 20, 30), np.uint8))
     pixels = noise(20, 30)
