@@ -330,6 +330,32 @@ def test_a_finished_run_can_be_asked_for_its_model_again(scene, tmp_path):
     assert (again.val, again.loss, again.steps) == (first.val, first.loss, 3)
 
 
+def test_a_damaged_model_does_not_become_the_output(scene, tmp_path):
+    image, labels = scene()
+    output, best = tmp_path / "m.safetensors", tmp_path / "m.run" / "best.safetensors"
+    fit(image, labels, output, quick(steps=3))
+    output.unlink()
+    for content in (best.read_bytes()[:-9], b"", None):
+        best.unlink()
+        if content is not None:
+            best.write_bytes(content)
+        words = r"best\.safetensors.*; begin the run anew with --overwrite"
+        with pytest.raises(ModelError, match=words):
+            fit(image, labels, output, quick(steps=3), resume=True)
+        assert not output.exists()
+
+
+def test_a_run_does_not_go_on_from_the_checkpoint_of_another(scene, tmp_path):
+    image, labels = scene()
+    for name, steps in (("a", 4), ("b", 3)):
+        fit(image, labels, tmp_path / f"{name}.safetensors", quick(steps=steps))
+    checkpoint = "last.checkpoint.safetensors"
+    (tmp_path / "a.run" / checkpoint).replace(tmp_path / "b.run" / checkpoint)
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"is of another run than the config\.json beside it"):
+        fit(image, labels, tmp_path / "b.safetensors", quick(steps=3), resume=True)
+
+
 def test_a_run_does_not_go_on_with_other_options(scene, tmp_path):
     image, labels = scene()
     output, settings = tmp_path / "m.safetensors", quick(steps=3, val_share=0.2)
