@@ -148,7 +148,7 @@ def train(
     if not dry_run:
         files = [f for path in (*images, *val) for f in expand(path)]
         files += expand(labels, (*RASTERS, *VECTORS))
-        others = [path for path in (classes, init, init_weights) if path is not None]
+        others = [str(path) for path in (classes, init, init_weights) if path is not None]
         _check_paths(output, run, files + others, overwrite=overwrite)
     with join_group(choose_device(device).type == "cpu") as group:
         plan = _plan(device, settings, threads, group)
