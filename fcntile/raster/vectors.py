@@ -137,7 +137,8 @@ def _parts(geometry: Geometry | None) -> Iterator[Geometry]:
             continue
         if any(p.dtype.kind not in "iuf" for p in points):
             raise TypeError(f"{kind} with coordinates that are no numbers")
-        if any(p.size and (p.ndim != 1 + (kind not in POINTS) or p.shape[-1] < 2) for p in points):
+        depth = 1 + (kind not in POINTS)
+        if any(p.shape != (0,) and (p.ndim != depth or p.shape[-1] < 2) for p in points):
             raise ValueError(f"{kind} with coordinates that are no points")
         if not all(np.isfinite(p).all() for p in points):
             raise ValueError(f"{kind} with coordinates that are not finite")

@@ -149,6 +149,7 @@ def test_parts_of_geometries_are_burned_like_the_whole(image, tmp_path):
         [[7]],
         [[[1], [2], [3], [1]]],
         [[[0, 0], [1, 1, 1], [0, 1], [0, 0]]],
+        [*SQUARE, [[]]],
     ],
 )
 def test_coordinates_that_are_none_are_refused(tmp_path, coordinates):
