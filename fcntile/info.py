@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fcntile.errors import ModelError, OptionError
-from fcntile.models.model_file import bundled_models, read_card
+from fcntile.models.model_file import bundled_models, is_file, read_card
 from fcntile.models.registry import build_on_meta, list_models
 from fcntile.models.summary import BANDS, CLASSES, TILE, Layer, layers
 
@@ -70,7 +69,7 @@ def info(
     if name.replace("_", "-") in list_models():
         net = build_on_meta(name, bands or BANDS, classes or CLASSES, arch_options or {})
         bands, classes, tile = bands or BANDS, classes or CLASSES, net.size or TILE
-    elif name in bundled_models() or Path(name).is_file():
+    elif name in bundled_models() or is_file(name):
         if bands or classes or arch_options:
             raise OptionError(f"bands, classes and options of the model {name} are in its file")
         card = read_card(name)

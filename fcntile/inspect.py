@@ -112,6 +112,8 @@ def inspect(
         raise OptionError(f"--maps {maps} is no number of maps: give 1 or more")
     check_figure(path)
     check_output(path, overwrite=overwrite)
+    if path.resolve() == Path(model).resolve():
+        raise OutputError(f"the output {path} is the model")
     loaded = load_model(model)
     net, card = loaded.net, loaded.card
     outline = build_on_meta(card.arch, len(card.bands), len(card.classes), card.arch_options)

@@ -16,6 +16,8 @@ from fcntile.inference.signals import caught_signals
 from fcntile.models.card import Card, ModelClass
 from fcntile.models.model_file import Model
 from fcntile.raster.outputs import check_output
+from fcntile.raster.sources import RASTERS, expand, same_file
+from fcntile.raster.vectors import VECTORS
 from fcntile.training.augment import Augmentation
 from fcntile.training.distributed import Group, join_group
 from fcntile.training.ground import Ground, prepare
@@ -140,9 +142,14 @@ def train(
     """
     settings, output = settings or Settings(), Path(output)
     check_output(output, overwrite=True)  # it has a name, that of the folder beside it
+    if run is not None and not str(run):  # it would be the current directory
+        raise OutputError("the run folder has no name: give one with --run")
     run = Path(run) if run is not None else output.with_suffix(".run")
     if not dry_run:
-        _check_paths(output, run, [*images, labels, *val], overwrite=overwrite)
+        files = [f for path in (*images, *val) for f in expand(path)]
+        files += expand(labels, (*RASTERS, *VECTORS))
+        others = [str(path) for path in (classes, init, init_weights) if path is not None]
+        _check_paths(output, run, files + others, overwrite=overwrite)
     with join_group(choose_device(device).type == "cpu") as group:
         plan = _plan(device, settings, threads, group)
         start = choose_start(init, init_weights)
@@ -203,7 +210,7 @@ def train(
 def _check_paths(output: Path, run: Path, inputs: Sequence[str], *, overwrite: bool) -> None:
     """Raise OutputError unless the model file can be written, and is nothing else of the run."""
     check_output(output, overwrite=overwrite)
-    if output.resolve() in {Path(path).resolve() for path in inputs}:
+    if same_file(str(output)) in map(same_file, inputs):
         raise OutputError(f"the output {output} is one of the inputs")
     if output.resolve() == run.resolve():
         raise OutputError(f"the output {output} is the run folder too: choose another with --run")

@@ -405,7 +405,11 @@ def test_values_that_are_no_class_are_listed(make_raster, demo_mask, tmp_path):
     [
         (np.zeros((3, 4, 4), np.uint8), {}, "3 bands, a mask has one"),
         (np.zeros((1, 4, 4), np.float32), {}, "float32, a mask has whole numbers"),
-        (np.full((1, 4, 4), -1, np.int16), {}, "from -1 to -1"),
+        (
+            np.full((1, 4, 4), -1, np.int16),
+            {},
+            "from -1 to -1 in the mask .* are no classes",
+        ),
         (np.full((1, 4, 4), 255, np.uint8), {}, "nothing to compare: of 16 pixels 16 have no"),
         (np.full((1, 4, 4), 8, np.uint8), {"nodata": 8}, "nothing to compare"),
         (np.zeros((1, 4, 4), np.uint8), {"crs": "EPSG:32601"}, "do not lie on"),

@@ -141,6 +141,14 @@ def test_the_output_may_not_be_the_input(fcn, noise, tmp_path):
     assert image.read_bytes() == before
 
 
+def test_the_output_may_not_be_the_model(fcn, make_raster, noise, tmp_path):
+    model = (tmp_path / "fcn8s.safetensors").rename(tmp_path / "model.png")
+    before = model.read_bytes()
+    with pytest.raises(OutputError, match=r"model\.png is the model"):
+        inspect(model, make_raster(noise(3, 64, 64)), tmp_path / "." / "model.png", overwrite=True)
+    assert model.read_bytes() == before
+
+
 def test_bands_and_maps_must_suit_the_model(fcn, make_raster, noise, tmp_path):
     with pytest.raises(InputError, match=r"2 band\(s\), model test-fcn8s wants 3"):
         inspect(fcn, make_raster(noise(2, 64, 64)), tmp_path / "maps.png")

@@ -330,6 +330,32 @@ def test_a_finished_run_can_be_asked_for_its_model_again(scene, tmp_path):
     assert (again.val, again.loss, again.steps) == (first.val, first.loss, 3)
 
 
+def test_a_damaged_model_does_not_become_the_output(scene, tmp_path):
+    image, labels = scene()
+    output, best = tmp_path / "m.safetensors", tmp_path / "m.run" / "best.safetensors"
+    fit(image, labels, output, quick(steps=3))
+    output.unlink()
+    for content in (best.read_bytes()[:-9], b"", None):
+        best.unlink()
+        if content is not None:
+            best.write_bytes(content)
+        words = r"best\.safetensors.*; begin the run anew with --overwrite"
+        with pytest.raises(ModelError, match=words):
+            fit(image, labels, output, quick(steps=3), resume=True)
+        assert not output.exists()
+
+
+def test_a_run_does_not_go_on_from_the_checkpoint_of_another(scene, tmp_path):
+    image, labels = scene()
+    for name, steps in (("a", 4), ("b", 3)):
+        fit(image, labels, tmp_path / f"{name}.safetensors", quick(steps=steps))
+    checkpoint = "last.checkpoint.safetensors"
+    (tmp_path / "a.run" / checkpoint).replace(tmp_path / "b.run" / checkpoint)
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"is of another run than the config\.json beside it"):
+        fit(image, labels, tmp_path / "b.safetensors", quick(steps=3), resume=True)
+
+
 def test_a_run_does_not_go_on_with_other_options(scene, tmp_path):
     image, labels = scene()
     output, settings = tmp_path / "m.safetensors", quick(steps=3, val_share=0.2)
@@ -736,6 +762,48 @@ def test_weights_of_classes_reach_the_loss(scene, tmp_path):
     assert (mask[truth == 0] == 0).mean() > 0.9
     assert (mask[truth == 2] == 2).mean() > 0.9
     assert (mask[truth == 1] == 1).mean() < 0.5
+
+
+def test_a_batch_norm_of_a_single_pixel_is_refused(scene, tmp_path):
+    settings, output = small(window=32, batch_size=1), tmp_path / "m.safetensors"
+    with pytest.raises(OptionError, match=r"1 window\(s\) of 32 px .* larger --window or --batch"):
+        fit(*scene(), output, settings, dry_run=True)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "complex64"])
+def test_images_of_no_dtype_that_models_know_are_refused(scene, make_raster, tmp_path, dtype):
+    _, labels = scene()
+    image = make_raster(np.ones((3, 256, 256), dtype), "other.tif", **WHERE)
+    words = f"other.tif has {dtype} values, a model wants uint8, .* gdal_translate"
+    assert_refused(InputError, words, tmp_path, image, labels, tmp_path / "m.safetensors")
+
+
+def test_an_output_is_never_an_input(scene, tmp_path):
+    image, labels = (Path(path) for path in scene())
+    for name in ("c.csv", "w.safetensors"):
+        (tmp_path / name).write_text("precious")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    image = image.rename(folder / image.name)
+    table, weights = str(tmp_path / "c.csv"), str(tmp_path / "w.safetensors")
+    for given, output, more in (
+        (folder, image, {}),
+        (f"{folder}/*.tif", image, {}),
+        (f"{folder}/*.tif", labels, {}),
+        (image, table, {"classes": table}),
+        (image, weights, {"init": weights}),
+        (image, weights, {"init_weights": weights}),
+        (image, image, {"val": [f"{folder}/../images/im*"]}),
+    ):
+        arguments = str(given), str(labels), output
+        words = f"the output {output} is one of the inputs"
+        assert_refused(OutputError, words, tmp_path, *arguments, overwrite=True, **more)
+
+
+def test_a_run_folder_without_name_is_not_the_current_directory(scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "m.safetensors"
+    assert_refused(OutputError, "run folder has no name", tmp_path, *scene(), output, run="")
 
 
 def test_an_output_in_the_way_is_refused(scene, tmp_path):

@@ -18,7 +18,7 @@ def window(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     """Return COL,ROW,WIDTH,HEIGHT as integers."""
     if value is None:
         return None
-    if not re.fullmatch(r"\d+(,\d+){3}", value):
+    if not re.fullmatch(r"\d{1,9}(,\d{1,9}){3}", value):
         raise click.BadParameter(f"{value!r} is not COL,ROW,WIDTH,HEIGHT in px", ctx, param)
     return tuple(map(int, value.split(",")))
 

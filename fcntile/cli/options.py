@@ -78,7 +78,7 @@ def arch_options(
     for name, text in name_value_pairs(ctx, param, pairs).items():
         try:
             values[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[name] = text
     return values
 

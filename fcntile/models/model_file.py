@@ -128,10 +128,15 @@ def read_card(name: str | Path) -> Card:
     return _read(name)[2]
 
 
+def is_file(name: str | Path) -> bool:
+    """Tell whether a file is called that, which may be too long for any."""
+    return os.path.isfile(name)  # noqa: PTH113 (Path.is_file raises then)
+
+
 def _read(name: str | Path) -> tuple[Path, os.stat_result, Card, dict[str, Tensor]]:
     """Return the path of a model, its state, its card, and its weights mapped from the file."""
     path = BUNDLED / f"{name}.safetensors" if name in bundled_models() else Path(name)
-    if not path.is_file():
+    if not is_file(path):
         raise ModelError(
             f"there is no model file {name}, and no bundled model of that name "
             f"(there is {', '.join(bundled_models())})"

@@ -93,18 +93,14 @@ def read_classes(path: str | Path) -> list[Class]:
         rows = _read_rows(Path(path))
         merged: dict[str, Class] = {}
         for row in rows:
-            value, given = int(row["value"]), row["name"]
-            name = "" if given is None else str(given).strip()
-            if not name:  # it would be one class with all others without one
-                raise ValueError(f"value {value} has no name")
+            value = _value(row["value"])
+            name = _name(row["name"], value)
             color = str(row.get("color") or "").strip().lower() or default_color(value)
             if not re.fullmatch("#[0-9a-f]{6}", color):
                 raise ValueError(f"colour {color!r} is not #rrggbb")
-            if not 0 <= value < UNKNOWN:
-                raise ValueError(f"value {value} is not between 0 and {UNKNOWN - 1}")
             known = merged.get(name, Class((), name, color))
             merged[name] = Class((*known.values, value), name, known.color)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(f"cannot read the class table {path}: {error}") from error
     except KeyError as error:
         raise InputError(f"the class table {path} has a class without {error}") from error
@@ -114,11 +110,31 @@ def read_classes(path: str | Path) -> list[Class]:
     return sorted(merged.values(), key=lambda c: c.id)
 
 
+def _value(given: object) -> int:
+    """Return the label value that a table gives, as a number or in digits."""
+    if isinstance(given, str) and re.fullmatch("[0-9]{1,5}", given.strip()):
+        given = int(given)
+    if type(given) is not int or not 0 <= given < UNKNOWN:  # True is an int, too
+        raise ValueError(f"value {given!r:.50} is no whole number from 0 to {UNKNOWN - 1}")
+    return given
+
+
+def _name(given: object, value: int) -> str:
+    """Return the class name that a table gives a value."""
+    if given is not None and not isinstance(given, str) and type(given) is not int:
+        raise ValueError(f"the name of value {value} is {given!r:.50}: put a name in quotes")
+    name = "" if given is None else str(given).strip()
+    if not name:  # it would be one class with all others without one
+        raise ValueError(f"value {value} has no name")
+    name.encode()  # half a character, as JSON may have it, can be written nowhere
+    return name
+
+
 def _read_rows(path: Path) -> Iterable[Mapping[str, Any]]:
     text = path.read_text(encoding="utf-8-sig")
     content: Any
     if path.suffix.lower() == ".csv":
-        return list(csv.DictReader(text.splitlines(), skipinitialspace=True))
+        return _csv_rows(text)
     if path.suffix.lower() in (".yaml", ".yml"):
         try:
             import yaml
@@ -127,16 +143,50 @@ def _read_rows(path: Path) -> Iterable[Mapping[str, Any]]:
                 "YAML needs PyYAML: pip install 'fcntile[train]', or use CSV or JSON"
             ) from error
         try:
-            content = yaml.safe_load(text)
+            content = yaml.load(text, _unique_loader(yaml.SafeLoader))
         except yaml.YAMLError as error:
             raise ValueError(" ".join(str(error).split())) from error
     elif path.suffix.lower() == ".json":
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_unique)
     else:
         raise ValueError("its name ends neither in .csv, .json nor .yaml")
     if isinstance(content, dict):
         return [{"value": value, "name": name} for value, name in content.items()]
     return list(content)
+
+
+def _csv_rows(text: str) -> list[Mapping[str, Any]]:
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    rows: list[Mapping[Any, Any]] = list(reader)
+    columns = reader.fieldnames or []
+    if rows and not {"value", "name"} <= set(columns):
+        raise ValueError(
+            f"its head has {', '.join(map(repr, columns))}, wanted is value,name,color"
+        )
+    if longer := [row for row in rows if None in row]:
+        raise ValueError(f"{longer[0]['value']} has more fields than the head: quote its name")
+    return rows
+
+
+def _unique(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return an object, of which no key was given twice."""
+    keys = [key for key, _ in pairs]
+    if len(found := dict(pairs)) < len(keys):
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r:.50} is there twice")
+    return found
+
+
+def _unique_loader(loader: Any) -> Any:
+    """Return a loader of YAML that refuses a key given twice, as YAML itself does."""
+
+    class Unique(loader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key for key, _ in node.value if not key.tag.endswith(":merge")]
+            _unique([(self.construct_object(key, deep=True), None) for key in keys])
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
+
+    return Unique
 
 
 def found_classes(values: Iterable[int], legend: Legend) -> list[Class]:
@@ -211,13 +261,14 @@ def legend_of(raster: rasterio.DatasetReader) -> Legend:
     if sidecar.is_file():
         try:
             categories = ET.parse(sidecar).getroot().find("PAMRasterBand/CategoryNames")
-        except (ET.ParseError, OSError):
+        except (ET.ParseError, OSError, LookupError, ValueError):  # these, of an encoding
             categories = None
         if categories is not None:
             names = {value: c.text for value, c in enumerate(categories) if c.text}
     for key, name in raster.tags(1).items():
-        if number := re.fullmatch(r"CLASS_(\d+)", key):
+        if number := re.fullmatch("CLASS_([0-9]{1,5})", key):
             names[int(number[1])] = name
+    names = {value: name for value, name in names.items() if value < UNKNOWN}
     try:
         colors = {value: "#" + bytes(rgba[:3]).hex() for value, rgba in raster.colormap(1).items()}
     except ValueError:  # it has none

@@ -22,7 +22,7 @@ def open_pair(pair: Pair, source: LabelSource) -> Iterator[tuple[Labels, Labels,
     """Open a mask and its labels on the mask's grid; the third is its height and width."""
     with (
         open_raster(pair.image) as grid,
-        closing(RasterLabels(pair.image, like=grid)) as mask,
+        closing(RasterLabels(pair.image, like=grid, what="mask")) as mask,
         closing(source.open(pair.labels, like=grid)) as labels,
     ):
         yield mask, labels, grid.shape

@@ -42,12 +42,14 @@ class RasterLabels:
     Args:
         path: of the label raster, of one band.
         like: the raster whose grid is wanted.
+        what: it holds, for messages.
 
     Raises:
         InputError: if it cannot be read, or does not lie where `like` does.
     """
 
-    def __init__(self, path: str, like: rasterio.DatasetReader) -> None:
+    def __init__(self, path: str, like: rasterio.DatasetReader, what: str = "labels") -> None:
+        self._what = what
         try:
             self._file = rasterio.open(path)
         except (*GDAL_ERRORS, ValueError) as error:
@@ -69,16 +71,23 @@ class RasterLabels:
                 f"is not on the grid of {like.name} ({like.width} x {like.height} px)"
             )
         check_overlap(f"the labels {labels.name}", labels.crs, _extent(labels), like)
-        self._has_alpha = labels.nodata is None  # else nothing would say where the labels end
-        return WarpedVRT(
-            labels,
-            crs=like.crs,
-            transform=like.transform,
-            width=like.width,
-            height=like.height,
-            resampling=Resampling.nearest,
-            add_alpha=self._has_alpha,
-        )
+        # it says where the labels end, and where they have nodata: the VRT's mask does not, if
+        # they are integers of 64 bits
+        self._has_alpha = True
+        try:
+            return WarpedVRT(
+                labels,
+                crs=like.crs,
+                transform=like.transform,
+                width=like.width,
+                height=like.height,
+                resampling=Resampling.nearest,
+                add_alpha=True,
+            )
+        except GDAL_ERRORS as error:
+            raise InputError(
+                f"the labels {labels.name} cannot be brought to the grid of {like.name}: {error}"
+            ) from error
 
     def read(self, window: Window) -> NDArray[np.uint16]:
         """Return (height, width) label values, UNLABELLED where there is none.
@@ -90,7 +99,7 @@ class RasterLabels:
             values: NDArray[Any] = self._grid.read(1, window=window)
             labelled = self._labelled(window)
         except GDAL_ERRORS as error:
-            raise InputError(f"cannot read the labels {self._file.name}: {error}") from error
+            raise InputError(f"cannot read the {self._what} {self._file.name}: {error}") from error
         if values.dtype == np.uint8 and labelled is None:
             return values.astype(np.uint16)
         if labelled is not None:
@@ -114,8 +123,9 @@ class RasterLabels:
         is_whole = values.dtype.kind in "iu" or bool((values == np.floor(values)).all())
         if not is_whole or values.min() < 0 or values.max() >= UNKNOWN:
             raise InputError(
-                f"the labels {self._file.name} have values from {values.min()} to {values.max()}; "
-                f"classes are whole numbers from 0 to {UNKNOWN - 1} (is its nodata value set?)"
+                f"values from {values.min()} to {values.max()} in the {self._what} "
+                f"{self._file.name} are no classes, which are whole numbers from 0 to "
+                f"{UNKNOWN - 1} (is its nodata value set?)"
             )
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Images and their labels: which file goes with which, and how to open the labels on its grid."""
 
 import glob
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import rasterio
 
-from fcntile.errors import InputError
+from fcntile.errors import InputError, OptionError
 from fcntile.raster.classes import UNLABELLED, Class, Legend, legend_of
 from fcntile.raster.gdal import GDAL_ERRORS
 from fcntile.raster.labels import Labels, RasterLabels, VectorLabels
@@ -41,9 +42,12 @@ def expand(path: str, suffixes: Sequence[str] = RASTERS) -> list[str]:
         suffixes: of the files to take from a directory, with their dots.
 
     Raises:
-        InputError: if a glob matches nothing, or a directory holds no such file.
+        InputError: if there is no path, a glob matches nothing, or a directory holds no such file.
     """
-    if Path(path).is_dir() and Path(path).suffix.lower() not in suffixes:
+    if not path:  # which would be the current directory
+        raise InputError("a path is empty: give a file, a glob or a directory")
+    is_directory = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises if it is too long)
+    if is_directory and Path(path).suffix.lower() not in suffixes:
         files = [str(p) for p in sorted(Path(path).iterdir()) if p.suffix.lower() in suffixes]
         if not files:
             raise InputError(f"the directory {path} holds no {', '.join(suffixes)} file")
@@ -136,6 +140,7 @@ class LabelSource:
     Raises:
         InputError: if a vector file cannot be read, one of its classes is unknown, or a value has
             two names and no class table says which counts.
+        OptionError: if there is no vector file for `class_field` or `outside` to mean anything.
     """
 
     def __init__(
@@ -148,6 +153,12 @@ class LabelSource:
     ) -> None:
         paths = list(dict.fromkeys(paths))
         self._features = {p: read_features(p, class_field) for p in paths if is_vector(p)}
+        for option, given in (("--class-field", class_field), ("--outside", outside)):
+            if given is not None and not self._features:
+                raise OptionError(
+                    f"{option} {given} is for vector labels, but {paths[0]} is a raster: leave "
+                    "it out"
+                )
         self._values: dict[Any, int] = {}
         self.legend = Legend()
         for path in paths:

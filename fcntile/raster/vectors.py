@@ -19,6 +19,7 @@ from fcntile.raster.classes import UNKNOWN, Class, Legend
 GEOJSON = (".geojson", ".json")
 VECTORS = (*GEOJSON, ".gpkg", ".shp", ".fgb", ".gdb", ".kml", ".gml", ".parquet")
 POINTS = ("Point", "MultiPoint")
+SINGLE = {"Point": 1, "LineString": 2, "Polygon": 3}  # kinds, and points that one (a ring) takes
 BACKGROUND = 0  # the class outside polygons, if that is labelled at all
 Geometry = dict[str, Any]  # as GeoJSON has it
 
@@ -116,32 +117,44 @@ def _parts(geometry: Geometry | None) -> Iterator[Geometry]:
 
     Raises:
         TypeError: if coordinates are not numbers, which GDAL would take for memory addresses.
-        ValueError: if they are not finite.
+        ValueError: if they are not finite or too few, or the type is none of GeoJSON's.
     """
     if not geometry:
         return
     kind: str = geometry["type"]
-    has_rings = kind.endswith("Polygon")
     if kind == "GeometryCollection":
         for part in geometry["geometries"]:
             yield from _parts(part)
         return
+    single = kind.removeprefix("Multi")
+    if single not in SINGLE:
+        raise ValueError(f"its type is {kind}: make it one of GeoJSON's with ogr2ogr -nlt")
     coordinates = geometry["coordinates"]
     for part in coordinates if kind.startswith("Multi") else [coordinates]:
-        rings = part if has_rings else [part]
+        rings = part if single == "Polygon" else [part]
         points = [np.asarray(ring) for ring in rings]
         if not points or not points[0].size:
             continue
         if any(p.dtype.kind not in "iuf" for p in points):
             raise TypeError(f"{kind} with coordinates that are no numbers")
-        if any(p.size and (p.ndim != 1 + (kind not in POINTS) or p.shape[-1] < 2) for p in points):
+        depth = 1 + (kind not in POINTS)
+        if any(p.shape != (0,) and (p.ndim != depth or p.shape[-1] < 2) for p in points):
             raise ValueError(f"{kind} with coordinates that are no points")
         if not all(np.isfinite(p).all() for p in points):
             raise ValueError(f"{kind} with coordinates that are not finite")
+        if any(p.size and _count(p, single) < SINGLE[single] for p in points):
+            raise ValueError(f"{kind} with fewer than {SINGLE[single]} points in a row")
         yield {
-            "type": kind.removeprefix("Multi"),
-            "coordinates": [ring for ring in part if len(ring)] if has_rings else part,
+            "type": single,
+            "coordinates": [ring for ring in part if len(ring)] if single == "Polygon" else part,
         }
+
+
+def _count(points: NDArray[Any], single: str) -> int:
+    """Return how many points a point, line or ring has; a ring's last one may be its first."""
+    if single == "Polygon" and (points[0] == points[-1]).all():
+        return len(points) - 1
+    return 1 if points.ndim == 1 else len(points)
 
 
 def _read_geojson(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str, Any]]]:
@@ -153,17 +166,17 @@ def _read_geojson(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str,
     # RFC 7946 knows WGS 84 only, but GDAL and QGIS still write and read the older member "crs"
     named = (content.get("crs") or {}).get("properties", {}).get("name", "EPSG:4326")
     crs = CRS.from_user_input(named.replace("urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326"))
-    return (
-        crs,
-        [f["geometry"] for f in features],
-        [f.get("properties") or {} for f in features],
-    )
+    rows = [f.get("properties") or {} for f in features]
+    if wrong := [row for row in rows if not isinstance(row, dict)]:
+        raise ValueError(f"the properties of a feature are {wrong[0]!r:.50}, wanted is an object")
+    return crs, [f["geometry"] for f in features], rows
 
 
 def _read_ogr(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str, Any]]]:
     try:
         import shapely
-        from pyogrio.errors import DataSourceError
+        from pyogrio import list_layers
+        from pyogrio.errors import DataLayerError, DataSourceError
         from pyogrio.raw import read
     except ImportError as error:
         raise OptionError(
@@ -171,12 +184,19 @@ def _read_ogr(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str, Any
             "or convert them to GeoJSON with ogr2ogr"
         ) from error
     try:
-        meta, _, shapes, columns = read(path)
-    except DataSourceError as error:
+        layers = [str(name) for name, kind in list_layers(path) if kind is not None]
+        if len(layers) > 1:
+            raise ValueError(
+                f"it has the layers {', '.join(layers)}: extract one with ogr2ogr one.gpkg "
+                f"{path} {layers[0]}"
+            )
+        meta, _, shapes, columns = read(path, layer=layers[0] if layers else None)
+        found = shapely.from_wkb(shapes)
+    except (DataSourceError, DataLayerError, shapely.errors.ShapelyError) as error:
         raise ValueError(str(error)) from error
     names = [str(name) for name in meta["fields"]]
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    geometries = [g and g.__geo_interface__ for g in shapely.from_wkb(shapes)]
+    geometries = [g and g.__geo_interface__ for g in found]
     crs = CRS.from_user_input(meta["crs"]) if meta["crs"] else None
     return crs, geometries, rows or [{} for _ in geometries]
 

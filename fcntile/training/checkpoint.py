@@ -1,6 +1,12 @@
-"""Checkpoints: the whole state of a run in one safetensors file, which can execute nothing."""
+"""Checkpoints: the whole state of a run in one safetensors file, which can execute nothing.
 
+A checksum of the state, and of the tensors' names and shapes, says that fcntile wrote them: what it
+wrote need not be checked piece by piece.
+"""
+
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +17,7 @@ from torch import Tensor, nn
 from fcntile.errors import ModelError
 from fcntile.models.model_file import save_tensors
 
-STATE_KEY = "fcntile_checkpoint"
+STATE_KEY, SUM_KEY = "fcntile_checkpoint", "fcntile_checksum"
 
 
 def save_checkpoint(
@@ -43,7 +49,8 @@ def save_checkpoint(
         for key, value in tensors.items()
         if value is not None
     }
-    save_tensors(path, copies, {STATE_KEY: json.dumps(state)})
+    text, shapes = json.dumps(state), {key: copy.shape for key, copy in copies.items()}
+    save_tensors(path, copies, {STATE_KEY: text, SUM_KEY: _checksum(text, shapes)})
 
 
 def load_checkpoint(
@@ -72,14 +79,24 @@ def read_state(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says beside its tensors.
 
     Raises:
-        ModelError: if the file is no checkpoint.
+        ModelError: if the file is no checkpoint, or not as it was written.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            state: dict[str, Any] = json.loads((file.metadata() or {})[STATE_KEY])
-            return state
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+            metadata = file.metadata() or {}
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        text = metadata[STATE_KEY]
+    except (SafetensorError, OSError, KeyError) as error:
         raise ModelError(f"{path} is not a checkpoint of fcntile: {error}") from error
+    if metadata.get(SUM_KEY) != _checksum(text, shapes):
+        raise ModelError(f"the checkpoint {path} is damaged: begin the run anew with --overwrite")
+    state: dict[str, Any] = json.loads(text)
+    return state
+
+
+def _checksum(text: str, shapes: Mapping[str, Sequence[int]]) -> str:
+    tensors = sorted((key, *shape) for key, shape in shapes.items())
+    return hashlib.sha256(f"{text} {tensors}".encode()).hexdigest()
 
 
 def _under(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

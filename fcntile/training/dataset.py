@@ -12,6 +12,7 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from fcntile.errors import InputError
+from fcntile.models.card import DTYPES
 from fcntile.raster.classes import UNLABELLED
 from fcntile.raster.gdal import open_file
 from fcntile.raster.labels import Labels, VectorLabels
@@ -150,7 +151,7 @@ def describe_bands(raster: rasterio.DatasetReader, numbers: Sequence[int]) -> Ba
     """Return what these bands of a raster are.
 
     Raises:
-        InputError: if they differ in dtype, scale or offset, or are complex.
+        InputError: if they differ in dtype, scale or offset, or no model knows their dtype.
     """
 
     def only(what: str, values: Sequence[object]) -> object:
@@ -161,8 +162,11 @@ def describe_bands(raster: rasterio.DatasetReader, numbers: Sequence[int]) -> Ba
         return found.pop()
 
     dtype = str(only("dtype", raster.dtypes))
-    if dtype.startswith("complex"):
-        raise InputError(f"{raster.name} has {dtype} values; a net wants real numbers")
+    if dtype not in DTYPES:
+        raise InputError(
+            f"{raster.name} has {dtype} values, a model wants {', '.join(DTYPES)}: convert it with "
+            "gdal_translate -ot"
+        )
     scale, offset = only("scale", raster.scales), only("offset", raster.offsets)
     return Bands(tuple(band_names(raster, numbers)), dtype, float(scale), float(offset))  # type: ignore[arg-type]
 

@@ -1,5 +1,7 @@
 """The updates of a run, from where it stands to its end, and what is kept of them."""
 
+import hashlib
+import json
 import math
 import shutil
 import signal
@@ -16,7 +18,7 @@ from rasterio.windows import Window
 
 from fcntile.errors import ModelError, OutputError, Stopped
 from fcntile.inference.devices import keep_freed_memory
-from fcntile.models.model_file import save_model
+from fcntile.models.model_file import load_model, save_model
 from fcntile.training.checkpoint import read_state
 from fcntile.training.dataset import Dataset
 from fcntile.training.loader import Sample, Windows, load
@@ -63,6 +65,7 @@ class Session:
         self.best_scores: dict[str, Any] | None = None
         self._windows, self._held_out, self._dataset = windows, held_out, dataset
         self._progress = progress
+        self._config = ""  # its hash
         self._rows: list[Row] = []
         self._losses: list[float] = []  # since the last row
         self._busy, self._first = 0.0, 0  # seconds of updates of this session, and their start
@@ -85,9 +88,12 @@ class Session:
 
         Raises:
             OptionError: if that one was asked for with other options.
+            ModelError: if its checkpoint or its best model is damaged, or of another run.
             OutputError: if there is one, and it is neither to go on nor to be replaced.
         """
         folder, group = self.folder, self.trainer.group
+        text = json.dumps(config, sort_keys=True)
+        self._config = hashlib.sha256(text.encode()).hexdigest()
         goes_on, is_used = resume and folder.checkpoint.exists(), folder.is_used
         group.wait()  # until all have looked
         if goes_on:
@@ -111,10 +117,26 @@ class Session:
 
     def _restore(self) -> None:
         state = read_state(self.folder.checkpoint)
+        if state["config"] != self._config:
+            raise ModelError(
+                f"the checkpoint {self.folder.checkpoint} is of another run than the config.json "
+                "beside it: begin the run anew with --overwrite"
+            )
         self.trainer.load(self.folder.checkpoint, state)
         self.done, self.seconds = state["done"], state["seconds"]
         self.best_step, self.best_scores = state["best_step"], state["best_scores"]
         self._rows, self._losses = state["rows"], state["losses"]
+        if self.best_step:
+            self._check_best()
+
+    def _check_best(self) -> None:
+        try:
+            load_model(self.folder.best)
+        except ModelError as error:
+            raise ModelError(
+                f"the best model of the run is damaged: {error}; begin the run anew with "
+                "--overwrite"
+            ) from error
 
     def run(self, signals: list[int]) -> None:
         """Update the weights until all is done, or a signal has come.
@@ -267,6 +289,7 @@ class Session:
     def _save(self) -> None:
         if self.trainer.group.is_first:
             state = {
+                "config": self._config,
                 "done": self.done,
                 "seconds": self.seconds,
                 "best_step": self.best_step,

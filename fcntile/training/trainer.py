@@ -103,10 +103,23 @@ class Trainer:
             x, y = (t.to(device, non_blocking=True) for t in (x, y))
             half = precision != torch.float32
             with torch.autocast(device.type, precision) if half else nullcontext():
-                loss: Tensor = self.loss(self._forward(x), y)
+                loss: Tensor = self.loss(self._logits(x), y)
             scaled = self.scaler.scale(loss / self.settings.accumulate)
             scaled.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self._forward(x)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise OptionError(
+                f"a batch of {len(x)} window(s) of {x.shape[-1]} px leaves a batch norm of "
+                f"{self.card.arch} a single pixel, which has no deviation: use a larger --window "
+                "or --batch-size"
+            ) from error
+        return logits
 
     @property
     def model(self) -> Model:

@@ -71,6 +71,8 @@ def test_info_of_a_model_has_its_bands_and_classes(tmp_path):
     ("arguments", "words"),
     [
         (["unet"], "neither a model file nor a bundled model (buildings) nor a network"),
+        (["x" * 5000], "neither a model file nor a bundled model (buildings) nor a network"),
+        (["fcn8s", "--arch-option", f"width={'[' * 9999}"], "option width of fcn8s is '[["),
         (["fcn8s", "--size", "100"], "no tile of 100 x 100 px: use multiples of 32"),
         (["fcn32s", "--size", "100x64"], "no tile of 100 x 64 px: use multiples of 32"),
         (["fcn8s", "--size", "0x5"], "is not HEIGHTxWIDTH"),

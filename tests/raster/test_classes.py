@@ -1,6 +1,7 @@
 """Class tables: from files, from what labels hold, and what they do to label values."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -68,13 +69,41 @@ def test_a_table_can_be_an_object_of_names(tmp_path):
         ("c.json", "[1, 2]", "cannot read"),
         ("c.yaml", "- {", "cannot read"),
         ("c.txt", "1", ".csv, .json nor .yaml"),
+        ("c.json", '[{"value": 0.9, "name": "a"}]', "value 0.9 is no whole number"),
+        ("c.json", '[{"value": true, "name": "a"}]', "value True is no whole number"),
+        ("c.json", '[{"value": 1e400, "name": "a"}]', "value inf is no whole number"),
+        ("c.json", '[{"value": Infinity, "name": "a"}]', "value inf is no whole number"),
+        ("c.json", f'[{{"value": {"9" * 400}, "name": "a"}}]', "999 is no whole number"),
+        ("c.json", f'{{"{"9" * 5000}": "a"}}', "is no whole number"),
+        ("c.json", '[{"value": 1, "name": ["a"]}]', "the name of value 1 is ['a']"),
+        ("c.json", '{"1": true}', "the name of value 1 is True"),
+        ("c.json", '{"1": "\\ud800"}', "surrogates not allowed"),
+        ("c.json", '{"1": "a", "1": "b"}', "'1' is there twice"),
+        ("c.json", '[{"value": 1, "value": 2, "name": "a"}]', "'value' is there twice"),
+        ("c.yaml", "- {value: 1.5, name: a}", "value 1.5 is no whole number"),
+        ("c.yaml", "- {value: .inf, name: a}", "value inf is no whole number"),
+        ("c.yaml", "1: a\n01: b\n", "1 is there twice"),
+        ("c.yaml", "- {value: 1, name: a, value: 2}", "'value' is there twice"),
+        ("c.yaml", "0: no\n2: off\n", "the name of value 0 is False: put a name in quotes"),
+        ("c.yaml", '1: "\\ud800"', "surrogates not allowed"),
+        ("c.csv", "value,name\n1," + 200_000 * "a", "field larger than field limit"),
+        ("c.csv", "value;name\n1;a\n", "its head has 'value;name', wanted is value,name,color"),
+        ("c.csv", "id,label\n1,a\n", "its head has 'id', 'label', wanted is value,name,color"),
+        ("c.csv", "value,name\n1,beech, oak\n", "1 has more fields than the head"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, name, text, word):
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=word.replace("(", r"\(")) as error:
+    with pytest.raises(InputError, match=re.escape(word)) as error:
         read_classes(tmp_path / name)
     assert name in str(error.value)
+
+
+def test_rows_may_share_what_yaml_lets_them(tmp_path):
+    rows = ["- &a {value: 1, name: oak, color: '#00ff00'}", "- {<<: *a, value: 2, name: beech}"]
+    (tmp_path / "c.yaml").write_text("\n".join(rows))
+    colors = {c.name: c.color for c in read_classes(tmp_path / "c.yaml")}
+    assert colors == {"oak": "#00ff00", "beech": "#00ff00"}
 
 
 def test_a_missing_table_is_refused(tmp_path):
@@ -136,3 +165,20 @@ def test_a_legend_is_read_from_a_raster(make_raster, tmp_path):
         legend = legend_of(raster)
     assert legend.names == {0: "ground", 1: "roof"}
     assert legend.colors[1] == "#ff0010"
+
+
+def test_only_classes_have_a_place_in_a_legend(make_raster):
+    path = make_raster(np.zeros((1, 4, 4), np.uint16), "labels.tif")
+    tags = {f"CLASS_{n}": "x" for n in (1, 65534, UNLABELLED, 70_000, 9**999, "1_000")}
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(1, **tags)
+    with rasterio.open(path) as raster:
+        assert legend_of(raster).names == {1: "x"}
+
+
+@pytest.mark.parametrize("encoding", ["foo", "utf-32"])
+def test_a_legend_that_cannot_be_read_is_none(make_raster, tmp_path, encoding):
+    path = make_raster(np.zeros((1, 4, 4), np.uint8), "labels.tif")
+    with rasterio.open(path) as raster:
+        (tmp_path / "labels.tif.aux.xml").write_text(f'<?xml version="1.0" encoding="{encoding}"?>')
+        assert legend_of(raster).names == {}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 import subprocess
 import warnings
 
@@ -29,6 +30,7 @@ SHAPES = [  # longitude, latitude, radius in degrees, corners, field
     (0.2022, 51.4992, 0.0005, 17, 3),
     (0.2011, 51.4986, 0.0002, 4, 2),
 ]
+SQUARE = [[[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]]
 EXTENT = 0.2000, 51.4982, 0.2026, 51.4994  # cuts through the first and the third
 
 
@@ -147,6 +149,7 @@ def test_parts_of_geometries_are_burned_like_the_whole(image, tmp_path):
         [[7]],
         [[[1], [2], [3], [1]]],
         [[[0, 0], [1, 1, 1], [0, 1], [0, 0]]],
+        [*SQUARE, [[]]],
     ],
 )
 def test_coordinates_that_are_none_are_refused(tmp_path, coordinates):
@@ -154,6 +157,69 @@ def test_coordinates_that_are_none_are_refused(tmp_path, coordinates):
     (tmp_path / "l.geojson").write_text(json.dumps(geometry))
     with pytest.raises(InputError, match="have a geometry that is none"):
         read_features(str(tmp_path / "l.geojson"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "coordinates", "words"),
+    [
+        ("CurvePolygon", SQUARE, "type is CurvePolygon"),
+        ("MultiFoo", [SQUARE], "type is MultiFoo"),
+        ("Multi", [SQUARE], "type is Multi:"),
+        ("LinearRing", SQUARE[0], "type is LinearRing"),
+        ("LineString", [[0, 0]], "LineString with fewer than 2 points"),
+        ("Polygon", [[[0, 0], [1, 1]]], "Polygon with fewer than 3 points"),
+        ("Polygon", [[[0, 0], [1, 1], [0, 0]]], "Polygon with fewer than 3 points"),
+        ("MultiPolygon", [SQUARE, [*SQUARE, [[0, 0]]]], "MultiPolygon with fewer than 3 points"),
+    ],
+)
+def test_geometries_that_gdal_would_skip_are_refused(tmp_path, kind, coordinates, words):
+    good = {"type": "Polygon", "coordinates": SQUARE}
+    both = [good, {"type": kind, "coordinates": coordinates}]
+    path = tmp_path / "l.geojson"
+    path.write_text(json.dumps({"type": "GeometryCollection", "geometries": both}))
+    with pytest.raises(InputError, match=f"have a geometry that is none: .*{words}"):
+        read_features(str(path))
+
+
+@pytest.mark.parametrize("properties", [[1], "roof", 7, True])
+def test_properties_that_are_none_are_refused(tmp_path, properties):
+    square = {"type": "Polygon", "coordinates": SQUARE}
+    feature = {"type": "Feature", "properties": properties, "geometry": square}
+    (tmp_path / "l.geojson").write_text(json.dumps(feature))
+    with pytest.raises(InputError, match="the properties of a feature are "):
+        read_features(str(tmp_path / "l.geojson"), "kind")
+
+
+def write_layer(path, name, *shapes, append=False):
+    """Write a layer of WKB geometries to a GeoPackage; a table without geometry if there is none.
+
+    Its field is the place of a feature.
+    """
+    raw = pytest.importorskip("pyogrio.raw")
+    geometry = np.array(shapes, object) if shapes else None
+    fields, kinds = np.array(["kind"]), [np.arange(len(shapes) or 1)]
+    options = {"crs": "EPSG:4326", "geometry_type": "Unknown"} if shapes else {}
+    raw.write(path, geometry, kinds, fields, layer=name, driver="GPKG", append=append, **options)
+
+
+def test_one_of_several_layers_is_not_taken_at_random(tmp_path):
+    shapely = pytest.importorskip("shapely")
+    path, square = str(tmp_path / "l.gpkg"), shapely.to_wkb(shapely.box(0, 0, 1, 1))
+    write_layer(path, "notes")
+    write_layer(path, "roofs", square, append=True)
+    assert read_features(path, "kind").values == [0]
+    write_layer(path, "roads", square, square, append=True)
+    with pytest.raises(InputError, match=r"has the layers roofs, roads: extract one"):
+        read_features(path)
+
+
+@pytest.mark.filterwarnings("ignore:Registering non-standard")
+def test_surfaces_in_space_are_refused(tmp_path):
+    ring = struct.pack("<12d", 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0)
+    triangle = struct.pack("<BIII", 1, 1017, 1, 4) + ring
+    write_layer(tmp_path / "l.gpkg", "tin", struct.pack("<BII", 1, 1016, 1) + triangle)
+    with pytest.raises(InputError, match=r"cannot read the labels .*l\.gpkg"):
+        read_features(str(tmp_path / "l.gpkg"))
 
 
 def test_a_geometry_may_be_a_file(tmp_path):
@@ -316,6 +382,43 @@ def test_rasters_are_warped_by_nearest(make_raster, noise, dtype, nodata):
     assert 0.05 < (wanted == UNLABELLED).mean() < 0.95
     np.testing.assert_array_equal(values, wanted)
     np.testing.assert_array_equal(parts, wanted[20:80, 37:87])
+
+
+KINDS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
+EMPTY = {
+    **{kind: [None, 0, 9] for kind in KINDS},
+    **{kind: [None, 0, 9, -9999] for kind in ("i2", "i4", "i8")},
+    **{kind: [None, 0, 9, -9999, np.nan, -3.4e38] for kind in ("f4", "f8")},
+}
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [(k, v) for k in KINDS for v in EMPTY[k]])
+def test_what_has_no_label_has_none_on_a_finer_grid_either(make_raster, dtype, nodata):
+    """Three pixels without a label, by nodata or a mask, are 12 on a grid twice as fine."""
+    pixels = np.tile(np.arange(1, 6), (5, 1)).astype(dtype)
+    options = {"transform": from_origin(100, 60, 2, 2), "crs": "EPSG:32631"}
+    if nodata is None:
+        options["mask"] = np.full((5, 5), 255, np.uint8)
+        options["mask"][2, 1:4] = 0
+    else:
+        pixels[2, 1:4] = options["nodata"] = nodata
+    labels = make_raster(pixels[None], "labels.tif", **options)
+    fine = {**options, "transform": from_origin(98, 60, 1, 1), "mask": None, "nodata": None}
+    image = make_raster(np.zeros((1, 10, 12), np.uint8), **fine)
+    wanted = np.full((10, 12), UNLABELLED)
+    wanted[:, 2:] = np.tile(np.repeat(np.arange(1, 6), 2), (10, 1))
+    wanted[4:6, 4:10] = UNLABELLED
+    with rasterio.open(image) as raster:
+        found = RasterLabels(labels, raster).read(Window(0, 0, 12, 10))
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_labels_without_area_are_refused(make_raster):
+    image = make_raster(np.zeros((1, 20, 30), np.uint8))
+    flat = {"transform": rasterio.Affine(0.15, 0.15, 500_000, -0.15, -0.15, 9_000_000)}
+    labels = make_raster(np.zeros((1, 9, 9), np.uint8), "labels.tif", **flat)
+    with rasterio.open(image) as raster, pytest.raises(InputError, match=r"labels\.tif"):
+        RasterLabels(labels, raster)
 
 
 def test_labels_of_the_same_size_without_georeference_are_on_the_grid(make_raster, tmp_path, noise):

@@ -1,5 +1,6 @@
 """Checkpoints hold all that the next update needs."""
 
+import json
 import math
 import pickle
 import resource
@@ -7,6 +8,8 @@ import resource
 import pytest
 import torch
 from nets import card, save_test_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from fcntile.errors import ModelError, OutputError
 from fcntile.inference.devices import make_plan
@@ -133,6 +136,43 @@ def test_what_is_no_checkpoint_of_the_net_is_refused(tmp_path):
             read_state(path)
     with pytest.raises(ModelError, match="not a checkpoint of fcntile"):
         read_state(save_test_model(tmp_path / "m.safetensors", "pixel"))
+
+
+@pytest.mark.parametrize(
+    ("change", "gone", "flat"),
+    [
+        ({"done": "3"}, None, None),
+        ({"done": 1e9}, None, None),
+        ({"rows": {}}, None, None),
+        ({}, "optimizer.0.exp_avg", None),
+        ({}, "optimizer.", None),
+        ({}, None, "optimizer.1.exp_avg_sq"),
+    ],
+)
+def test_a_checkpoint_that_is_not_as_it_was_written_is_refused(tmp_path, change, gone, flat):
+    path, made = tmp_path / "c.safetensors", trainer()
+    steps(made, 0, 1)
+    made.save(path, {"done": 3, "rows": []})
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    changed = {**read_state(path), **change}
+    metadata["fcntile_checkpoint"] = json.dumps(changed)
+    tensors = {
+        key: tensor.flatten() if key == flat else tensor
+        for key, tensor in load_file(path).items()
+        if not (gone and key.startswith(gone))
+    }
+    save_file(tensors, path, metadata)
+    with pytest.raises(ModelError, match=r"c\.safetensors is damaged: begin the run anew"):
+        read_state(path)
+
+
+def test_a_state_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    for text in ("7", "{", "[" * 100_000):
+        save_file({"net.a": torch.zeros(1)}, path, {"fcntile_checkpoint": text})
+        with pytest.raises(ModelError, match="is damaged"):
+            read_state(path)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.windows import Window
 
-from fcntile.errors import InputError
+from fcntile.errors import InputError, OptionError
 from fcntile.raster.classes import UNLABELLED
 from fcntile.raster.sources import LabelSource, Pair, expand, pair_files
 from fcntile.training.augment import Augmentation
@@ -232,6 +232,24 @@ def test_an_empty_glob_or_directory_is_refused(tmp_path):
     for path in (f"{tmp_path}/*.tif", str(tmp_path)):
         with pytest.raises(InputError):
             expand(path)
+
+
+def test_no_path_is_not_the_current_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.tif").touch()
+    with pytest.raises(InputError, match="a path is empty"):
+        expand("")
+
+
+def test_a_path_may_be_too_long_for_a_file():
+    assert pair_files(["x" * 5000], "y" * 5000) == [Pair("x" * 5000, "y" * 5000)]
+
+
+def test_options_of_vector_labels_are_not_ignored(make_pair):
+    pair = make_pair(64, 64)
+    for option in ({"class_field": "kind"}, {"outside": "unlabelled"}):
+        with pytest.raises(OptionError, match=r"is for vector labels, but .*a_label\.tif"):
+            prepare([pair.image], pair.labels, **option)
 
 
 @pytest.mark.parametrize(
