@@ -18,12 +18,13 @@ HEADS = ("conv6", "conv7", "conv8")  # of VGG16: a net may have others, or none
 def filters_for(old: Tensor, bands: Sequence[str], old_bands: Sequence[str]) -> Tensor:
     """Return a first layer's kernels, (channels, bands, height, width), for other bands.
 
-    Each band takes its filter by name; a new band takes the mean of all filters, as the FCN authors
-    did for depth (`nyud-fcn32s-color-d/solve.py`).
+    Each band takes its filter by name, in capitals or not; a new band takes the mean of all
+    filters, as the FCN authors did for depth (`nyud-fcn32s-color-d/solve.py`).
     """
-    mean, bands = old.mean(1), [name.lower() for name in bands]
+    mean = old.mean(1)
+    bands, old_bands = ([name.lower() for name in names] for names in (bands, old_bands))
     return torch.stack(
-        [old[:, list(old_bands).index(name)] if name in old_bands else mean for name in bands], 1
+        [old[:, old_bands.index(name)] if name in old_bands else mean for name in bands], 1
     )
 
 
