@@ -25,6 +25,16 @@ def random_vgg(seed=0, gain=1.0):
     return weights
 
 
+def hollow_vgg(dtype=torch.float32):
+    """Return zeros of the shapes of `random_vgg`, which take no room in a `.pth` file."""
+    widths = [width for _, count, width in BLOCKS for _ in range(count)]
+    zero, weights = torch.zeros(1, dtype=dtype), {}
+    for name, outputs, inputs in zip(NAMES, widths, [3, *widths], strict=False):
+        weights[f"{name}.weight"] = zero.expand(outputs, inputs, 3, 3)
+        weights[f"{name}.bias"] = zero.expand(outputs)
+    return weights
+
+
 def random_head(classes, skips, head=16, seed=1):
     """Return weights of the rest of an FCN with small fc6 and fc7, as Caffe's nets have them."""
     torch.manual_seed(seed)
