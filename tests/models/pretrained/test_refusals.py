@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import tarfile
 
 import h5py
@@ -11,7 +12,7 @@ import scipy.io
 import torch
 from nets import save_test_model
 from safetensors.torch import save_file
-from vgg import caffe_messages, hollow_vgg, sequential
+from vgg import caffe_messages, hollow, hollow_vgg, sequential
 
 from fcntile.errors import ModelError
 from fcntile.models.pretrained import read_pretrained
@@ -180,6 +181,15 @@ def test_other_vggs_are_not_vgg16(weights, tmp_path):
     dense = {**weights, "fc6.weight": torch.zeros(4, 100)}
     torch.save(dense, tmp_path / "small.pth")
     refused(tmp_path / "small.pth", "layer fc6 .*100 inputs are no maps of 7 x 7")
+
+
+@pytest.mark.parametrize("name", ["conv3_4", "block5_conv4"])
+def test_vgg19_is_not_vgg16(name, tmp_path):
+    weights = hollow_vgg()
+    if name.startswith("block"):
+        weights = {re.sub(r"conv(.)_(.)", r"block\1_conv\2", n): w for n, w in weights.items()}
+    torch.save({**weights, f"{name}.weight": hollow(8, 8, 3, 3)}, tmp_path / "vgg19.pth")
+    refused(tmp_path / "vgg19.pth", f"is VGG19, with a layer {name}: give the weights of VGG16")
 
 
 class Placed:
