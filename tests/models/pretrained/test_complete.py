@@ -168,6 +168,7 @@ def imported(path, weights):
             {"fc6.weight": hollow(16, 512, 5, 5)},
             r"has \(16, 512, 5, 5\) in conv6.weight, fcn8s has \(16, 512, 7, 7\)",
         ),
+        ({"fc6.weight": hollow(0, 25088)}, "option head of fcn8s is 0"),
         ({"scale_pool4.weight": hollow(7)}, "has 7 numbers in scale_pool4, wanted are 1 or 512"),
         ({"scale_pool3.weight": hollow(0)}, "has 0 numbers in scale_pool3, wanted are 1 or 256"),
         ({"upscore2.weight": hollow(0, 0, 4, 4)}, r"upsampling kernels of \[4, 16\] px"),
