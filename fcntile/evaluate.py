@@ -228,9 +228,7 @@ def _survey(pairs: Sequence[Pair]) -> tuple[list[tuple[int, int]], dict[str, Leg
 def _known_classes(path: str | Path | None, legends: Iterable[Legend]) -> list[Class]:
     """Return the class table that the user or the masks give; empty if neither does."""
     if path is not None:
-        if not (classes := read_classes(path)):
-            raise InputError(f"the class table {path} has no class")
-        return classes
+        return read_classes(path)
     named: dict[int, Class] = {}
     for legend in legends:
         for value, name in legend.names.items():

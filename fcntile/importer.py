@@ -60,13 +60,14 @@ def import_weights(
 
     Raises:
         ModelError: if the file is not recognised, or not complete.
-        InputError: if the class table cannot be read.
-        OutputError: if the output exists, or cannot be written.
+        InputError: if the class table cannot be read, or has no class.
+        OutputError: if the output exists, or is an input, or cannot be written.
     """
     weights, output = Path(weights), Path(output)
     check_output(output, overwrite=overwrite)
-    if output.resolve() == weights.resolve():
-        raise OutputError(f"the output {output} is the file of weights: choose another")
+    for kind, path in (("file of weights", weights), ("class table", classes)):
+        if path is not None and output.resolve() == Path(path).resolve():
+            raise OutputError(f"the output {output} is the {kind}: choose another")
     rows = read_classes(classes) if classes is not None else []
     table = tuple(ModelClass(c.name, c.color, c.id) for c in rows)
     given = read_pretrained(weights)

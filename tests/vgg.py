@@ -25,6 +25,21 @@ def random_vgg(seed=0, gain=1.0):
     return weights
 
 
+def hollow(*shape, dtype=torch.float32):
+    """Return zeros that take no room, in a `.pth` file neither."""
+    return torch.zeros((), dtype=dtype).expand(shape)
+
+
+def hollow_vgg(dtype=torch.float32):
+    """Return zeros of the shapes of `random_vgg`."""
+    widths = [width for _, count, width in BLOCKS for _ in range(count)]
+    weights = {}
+    for name, outputs, inputs in zip(NAMES, widths, [3, *widths], strict=False):
+        weights[f"{name}.weight"] = hollow(outputs, inputs, 3, 3, dtype=dtype)
+        weights[f"{name}.bias"] = hollow(outputs, dtype=dtype)
+    return weights
+
+
 def random_head(classes, skips, head=16, seed=1):
     """Return weights of the rest of an FCN with small fc6 and fc7, as Caffe's nets have them."""
     torch.manual_seed(seed)

@@ -111,12 +111,13 @@ def load_model(name: str | Path) -> Model:
     net = build_on_meta(card.arch, len(card.bands), len(card.classes), card.arch_options)
     try:
         net.load_state_dict(weights, assign=True)
+        net.float()
     except RuntimeError as error:
         raise ModelError(
             f"the weights in {path} are not those of {card.arch} {card.arch_options}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
-    return Model(net.float().eval().requires_grad_(False), card, _sha256(path), (path, before))
+    return Model(net.eval().requires_grad_(False), card, _sha256(path), (path, before))
 
 
 def read_card(name: str | Path) -> Card:
@@ -150,6 +151,12 @@ def _read(name: str | Path) -> tuple[Path, os.stat_result, Card, dict[str, Tenso
         raise ModelError(f"{path} is not a model file (safetensors): {error}") from error
     if CARD_KEY not in metadata:
         raise ModelError(f"{path} holds weights but no fcntile card, so its bands are unknown")
+    for key, weight in weights.items():
+        if not weight.is_floating_point() and not key.endswith("num_batches_tracked"):
+            raise ModelError(
+                f"{path} has in {key} a tensor of {weight.dtype}, wanted are real floating-point "
+                "numbers: save it as float32"
+            )
     return path, before, Card.from_json(metadata[CARD_KEY]), weights
 
 

@@ -87,7 +87,7 @@ def read_classes(path: str | Path) -> list[Class]:
         path: `.csv`, `.json`, `.yaml` or `.yml`.
 
     Raises:
-        InputError: if it is no class table.
+        InputError: if it is no class table, or has no class.
     """
     try:
         rows = _read_rows(Path(path))
@@ -104,6 +104,8 @@ def read_classes(path: str | Path) -> list[Class]:
         raise InputError(f"cannot read the class table {path}: {error}") from error
     except KeyError as error:
         raise InputError(f"the class table {path} has a class without {error}") from error
+    if not merged:
+        raise InputError(f"the class table {path} has no class")
     values = [value for c in merged.values() for value in c.values]
     if twice := {value for value in values if values.count(value) > 1}:
         raise InputError(f"the class table {path} has value {min(twice)} twice")

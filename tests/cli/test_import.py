@@ -117,7 +117,14 @@ def test_a_mistake_is_a_sentence_and_an_exit_code(caffe_fcn, tmp_path):
     assert_refused(fcntile("import", caffe_fcn[1], "-o", output), 6, "--overwrite")
     run = fcntile("import", caffe_fcn[1], "-o", caffe_fcn[1], "--overwrite")
     assert_refused(run, 6, "is the file of weights")
+    run = fcntile("import", caffe_fcn[1], "-o", output, "--classes", output, "--overwrite")
+    assert_refused(run, 6, "is the class table")
     assert output.read_text() == "precious"
+    (tmp_path / "empty.csv").write_text("value,name\n")
+    table = ["--classes", tmp_path / "empty.csv"]
+    assert_refused(
+        fcntile("import", caffe_fcn[1], "-o", output, "--overwrite", *table), 3, "no class"
+    )
 
 
 def train(tmp_path, make_raster, noise, *args):

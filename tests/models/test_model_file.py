@@ -35,6 +35,23 @@ def test_half_precision_weights_are_computed_with_in_float32(tmp_path):
     assert load_model(tmp_path / "m.safetensors").net.score_fr.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        (torch.complex64, "has in score.weight a tensor of torch.complex64, wanted are real"),
+        (torch.uint8, "has in score.weight a tensor of torch.uint8"),
+        (torch.float4_e2m1fn_x2, "are not those of pixel.*Float4"),
+    ],
+)
+def test_weights_that_are_no_real_floats_are_refused(dtype, words, tmp_path):
+    net = create_model("pixel", 3, 3)
+    odd = torch.zeros(3, 3, 1, dtype.itemsize, dtype=torch.uint8).view(dtype)
+    net.score.weight = torch.nn.Parameter(odd, requires_grad=False)
+    save_model(tmp_path / "m.safetensors", net, card("pixel"))
+    with pytest.raises(ModelError, match=words):
+        load_model(tmp_path / "m.safetensors")
+
+
 def test_bundled_models_load_and_say_whose_they_are():
     for name in bundled_models():
         made = load_model(name).card

@@ -63,6 +63,8 @@ def test_a_table_can_be_an_object_of_names(tmp_path):
         ("c.csv", "value,name\n65535,water\n", "65535"),
         ("c.csv", "value,name,color\n1,water,blue\n", "'blue'"),
         ("c.csv", "value,name\n1,\n2,\n", "value 1 has no name"),
+        ("c.csv", "value,name\n", "has no class"),
+        ("c.json", "[]", "has no class"),
         ("c.json", '{"1": null}', "value 1 has no name"),
         ("c.json", "{", "Expecting"),
         ("c.json", "[" * 100_000, "cannot read"),

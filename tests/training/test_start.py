@@ -77,6 +77,12 @@ def test_filters_follow_the_names_of_bands():
         assert name == FIRST or torch.equal(now[name], weight)
 
 
+def test_capitals_make_no_other_band():
+    start = model(("B02", "Red", "NIR"))
+    _, now = started(("nir", "B02", "RED"), 3, start)
+    assert torch.equal(now[FIRST], weights(start.net)[FIRST][:, [2, 0, 1]])
+
+
 def test_as_many_bands_in_another_order_are_told_apart():
     start = model(width=3)  # so that inner kernels have three inputs too
     net = model(("blue", "green", "red"), seed=2, width=3).net

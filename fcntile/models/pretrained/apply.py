@@ -8,22 +8,25 @@ from torch import Tensor
 
 from fcntile.errors import ModelError
 from fcntile.models.pretrained.description import COLOURS, Pretrained
+from fcntile.models.pretrained.names import layer_of
 from fcntile.models.registry import Net
 
 log = logging.getLogger(__name__)
 
+Layers = dict[str, dict[str, Tensor]]
 HEADS = ("conv6", "conv7", "conv8")  # of VGG16: a net may have others, or none
 
 
 def filters_for(old: Tensor, bands: Sequence[str], old_bands: Sequence[str]) -> Tensor:
     """Return a first layer's kernels, (channels, bands, height, width), for other bands.
 
-    Each band takes its filter by name; a new band takes the mean of all filters, as the FCN authors
-    did for depth (`nyud-fcn32s-color-d/solve.py`).
+    Each band takes its filter by name, in capitals or not; a new band takes the mean of all
+    filters, as the FCN authors did for depth (`nyud-fcn32s-color-d/solve.py`).
     """
-    mean, bands = old.mean(1), [name.lower() for name in bands]
+    mean = old.mean(1)
+    bands, old_bands = ([name.lower() for name in names] for names in (bands, old_bands))
     return torch.stack(
-        [old[:, list(old_bands).index(name)] if name in old_bands else mean for name in bands], 1
+        [old[:, old_bands.index(name)] if name in old_bands else mean for name in bands], 1
     )
 
 
@@ -46,9 +49,8 @@ def load_into(net: Net, bands: Sequence[str], given: Pretrained) -> list[str]:
     Raises:
         ModelError: if the net is not on the file's network, or is of another width.
     """
-    is_vgg = "conv1_1.weight" in given.weights
-    first = "conv1_1" if is_vgg else "conv1"
-    layers = _layers(net, is_vgg)
+    layers = layers_of(net, given)
+    first = "conv1_1" if "conv1_1.weight" in given.weights else "conv1"
     if first not in layers:
         raise ModelError(
             f"the net has no layer {first} for the weights of {given.source}: choose another with "
@@ -83,12 +85,30 @@ def load_into(net: Net, bands: Sequence[str], given: Pretrained) -> list[str]:
         *(given.source, len(taken), taken[0], taken[-1]),
         *(", ".join(bands), ", ".join(chance) or "nothing"),
     )
+    if others := other_layers(layers, given):
+        log.info("the net has no use for these layers of %s: %s", given.source, ", ".join(others))
     return chance
 
 
-def _layers(net: Net, is_vgg: bool) -> dict[str, dict[str, Tensor]]:
-    """Return the net's tensors by the neutral name of their layer, then by kind."""
-    layers: dict[str, dict[str, Tensor]] = {}
+def other_layers(layers: Layers, given: Pretrained) -> list[str]:
+    """Return the layers of a file that a net does not have, or its tensor that a layer has not.
+
+    Args:
+        layers: of the net.
+        given: what the file holds.
+    """
+    known = {f"{layer}.{kind}" for layer, tensors in layers.items() for kind in tensors}
+    others = [
+        name if layer_of(name) in layers else layer_of(name)
+        for name in given.weights
+        if name not in known
+    ]
+    return list(dict.fromkeys([*given.others, *others]))
+
+
+def layers_of(net: Net, given: Pretrained) -> Layers:
+    """Return the net's tensors by the neutral name of their layer in a file, then by kind."""
+    is_vgg, layers = "conv1_1.weight" in given.weights, Layers()
     fixed = {name for name, p in net.named_parameters() if not p.requires_grad}
     for name, tensor in net.state_dict().items():
         layer, _, kind = name.rpartition(".")
@@ -120,6 +140,14 @@ def _misfit(
             f"{given.source} has no {layer}.{missing[0]}, the net has one: use the options of the "
             f"file's network, {given.arch} {given.arch_options or ''}".rstrip()
         )
-    has, wanted = (len(t["weight"]) for t in (values, tensors))  # type: ignore[arg-type]
-    hint = f": use --arch-option width={has}" if layer == "conv1_1" else ""
-    return ModelError(f"{given.source} has {has} filters in {layer}, the net has {wanted}{hint}")
+    kind, has, wanted = next(
+        (kind, tuple(value.shape), tuple(tensors[kind].shape))
+        for kind, value in values.items()
+        if value is not None and value.shape != tensors[kind].shape
+    )
+    if layer == "conv1_1":
+        return ModelError(
+            f"{given.source} has {has[0]} filters in {layer}, the net has {wanted[0]}: use "
+            f"--arch-option width={has[0]}"
+        )
+    return ModelError(f"{given.source} has {has} in {layer}.{kind}, the net has {wanted}")

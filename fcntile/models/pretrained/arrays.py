@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -22,3 +25,14 @@ class Arrays:
     tensors: Mapping[str, Tensor]
     mean: tuple[float, ...] | None = None
     classes: tuple[str, ...] = ()
+
+
+def real_numbers(values: Any, dtype: str = "float32") -> NDArray[Any]:
+    """Return an array of floating-point numbers.
+
+    Raises:
+        ValueError: if they are complex; numpy would drop their imaginary part.
+    """
+    if np.iscomplexobj(values):
+        raise ValueError("it has complex numbers, wanted are real ones: save it as float32")
+    return np.asarray(values, dtype)

@@ -1,11 +1,12 @@
 """A whole model out of a file of weights: nothing in it is left at chance."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from fcntile.errors import ModelError
 from fcntile.models.card import Card, ModelClass
-from fcntile.models.pretrained.apply import load_into
+from fcntile.models.pretrained.apply import Layers, layers_of, load_into, other_layers
 from fcntile.models.pretrained.classes import name_classes
 from fcntile.models.pretrained.description import COLOURS, Pretrained
 from fcntile.models.pretrained.upsampling import learned_upsampling
@@ -36,18 +37,14 @@ def complete_model(
         ModelError: if the file lacks something, or has layers that the net does not have.
     """
     arch, options, given = _whole(given)
-    if given.others:
-        raise ModelError(
-            f"{given.source} has layers that {arch} does not have, such as {given.others[0]}: use "
-            "the file with fcntile train --init-weights"
-        )
-    scores = given.weights["score.bias" if "score.bias" in given.weights else "score_fr.bias"]
+    scores = given.weights["score.weight" if "score.weight" in given.weights else "score_fr.weight"]
     classes = classes or name_classes(len(scores), given.classes)
     if len(classes) != len(scores):
         raise ModelError(f"the file scores {len(scores)} classes, the table has {len(classes)}")
     net = create_model(arch, len(COLOURS), len(classes), **options)
-    if missing := load_into(net, COLOURS, given):
-        raise ModelError(f"{given.source} is not complete: it lacks {', '.join(missing)} of {arch}")
+    if fault := next(_faults(arch, layers_of(net, given), given), None):
+        raise ModelError(f"{given.source} {fault}: use the file with fcntile train --init-weights")
+    load_into(net, COLOURS, given)
     card = Card(
         name=name,
         arch=arch,
@@ -58,6 +55,20 @@ def complete_model(
         **more,
     )
     return net, card
+
+
+def _faults(arch: str, layers: Layers, given: Pretrained) -> Iterator[str]:
+    """Yield what keeps a file from being just the tensors of a net, in their shapes."""
+    for layer in other_layers(layers, given):
+        yield f"has layers that {arch} does not have, such as {layer}"
+    for layer, tensors in layers.items():
+        for kind, tensor in tensors.items():
+            name = f"{layer}.{kind}"
+            found = given.weights.get(name)
+            if found is None:
+                yield f"is not complete: it lacks {name} of {arch}"
+            elif found.shape != tensor.shape:
+                yield f"has {tuple(found.shape)} in {name}, {arch} has {tuple(tensor.shape)}"
 
 
 def _whole(given: Pretrained) -> tuple[str, dict[str, Any], Pretrained]:
@@ -79,9 +90,8 @@ def _whole(given: Pretrained) -> tuple[str, dict[str, Any], Pretrained]:
             options["upsampling"] = "learned"
         return arch, options, replace(given, weights={**weights, **learned})
     if "conv8.weight" in weights:
-        for kind in ("weight", "bias"):
-            weights[f"score_fr.{kind}"] = weights.pop(f"conv8.{kind}")
-        return "fcn32s", options, replace(given, weights=weights)
+        renamed = {name.replace("conv8.", "score_fr."): w for name, w in weights.items()}
+        return "fcn32s", options, replace(given, weights=renamed)
     raise ModelError(
         f"the file holds features of {given.source} but no scores: use it with fcntile train "
         "--init-weights"

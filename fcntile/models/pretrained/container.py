@@ -40,24 +40,25 @@ def read_arrays(path: Path) -> Arrays:
             head = file.read(16)
     except OSError as error:
         raise ModelError(f"cannot read the weights {path}: {error.strerror}") from error
-    for magic, read in READERS.items():
-        if head.startswith(magic):
-            return _read(path, read)
-    if head[8:9] == b"{":  # after the length of the header
-        return read_safetensors(path)
-    if b"ustar" in _at(path, 257):
-        return read_torch(path)  # torch.save before 0.1.10: torch says why not
-    return read_caffe(path)  # which has no mark
-
-
-def _read(path: Path, read: Callable[[Path], Arrays]) -> Arrays:
-    """Return what a reader finds; whatever it stumbles over is a damaged file."""
+    read = _choose_reader(path, head)
     try:
         return read(path)
     except ModelError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a reader stumbles over is a damaged file
         raise ModelError(f"cannot read the weights {path}, is it damaged? {error!r}") from error
+
+
+def _choose_reader(path: Path, head: bytes) -> Callable[[Path], Arrays]:
+    """Return what reads a file that begins with `head`."""
+    for magic, read in READERS.items():
+        if head.startswith(magic):
+            return read
+    if head[8:9] == b"{":  # after the length of the header
+        return read_safetensors
+    if b"ustar" in _at(path, 257):
+        return read_torch  # torch.save before 0.1.10: torch says why not
+    return read_caffe  # which has no mark
 
 
 def _at(path: Path, offset: int) -> bytes:

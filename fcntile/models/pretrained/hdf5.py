@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fcntile.errors import ModelError
-from fcntile.models.pretrained.arrays import Arrays
+from fcntile.models.pretrained.arrays import Arrays, real_numbers
 
 KINDS = ("weight", "bias")
 
@@ -75,4 +74,4 @@ def _text(name: Any) -> str:
 
 
 def _tensor(dataset: Any) -> Tensor:
-    return torch.from_numpy(np.asarray(dataset[()], np.float32))
+    return torch.from_numpy(real_numbers(dataset[()]))

@@ -64,8 +64,9 @@ def to_kernel(weight: Tensor, layout: Layout, side: int = 1) -> Tensor:
     if weight.ndim != 2:
         raise ValueError(f"a kernel has 4 axes or 2, not the shape {tuple(weight.shape)}")
     rows = weight.T if layout.dense == "IO" else weight  # (outputs, inputs)
-    if rows.shape[1] % side**2:
+    channels, left = divmod(rows.shape[1], side**2)
+    if left:
         raise ValueError(f"{rows.shape[1]} inputs are no maps of {side} x {side}")
     if layout.flat == "HWC":
-        return rows.reshape(len(rows), side, side, -1).permute(0, 3, 1, 2)
-    return rows.reshape(len(rows), -1, side, side)
+        return rows.reshape(len(rows), side, side, channels).permute(0, 3, 1, 2)
+    return rows.reshape(len(rows), channels, side, side)

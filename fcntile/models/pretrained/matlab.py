@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fcntile.errors import ModelError
-from fcntile.models.pretrained.arrays import Arrays
+from fcntile.models.pretrained.arrays import Arrays, real_numbers
 
 # conv1_1_filter and conv1_1_bias, or conv1_1f and conv1_1b
 PARAMETER = re.compile(r"(.+?)(?:_filter|f)$|(.+?)(?:_bias|b)$")
@@ -45,7 +45,7 @@ def _parameters(params: Any) -> Iterator[tuple[str, Tensor]]:
         match = PARAMETER.fullmatch(str(np.squeeze(parameter.name)))
         if match is None:
             continue
-        value = torch.from_numpy(np.asarray(parameter.value, np.float32))
+        value = torch.from_numpy(real_numbers(parameter.value))
         if match[1]:  # MATLAB drops axes of length 1 at the end
             shape = (*value.shape, 1, 1)[:4]
             yield f"{match[1]}.weight", value.reshape(shape)
@@ -64,7 +64,7 @@ def _mean(meta: Any) -> tuple[float, ...] | None:
     average = getattr(_field(meta, "normalization"), "averageImage", None)
     if average is None or not np.size(average) or np.size(average) % 3:
         return None
-    return tuple(np.asarray(average, float).reshape(-1, 3).mean(0).tolist())
+    return tuple(real_numbers(average, "float64").reshape(-1, 3).mean(0).tolist())
 
 
 def _classes(meta: Any) -> tuple[str, ...]:

@@ -40,6 +40,15 @@ SCHEMES = {
 }
 
 
+def layer_of(name: str) -> str:
+    """Return the layer of a tensor.
+
+    >>> layer_of("layer4.2.conv3.weight"), layer_of("weight")
+    ('layer4.2.conv3', 'weight')
+    """
+    return name.rpartition(".")[0] or name
+
+
 def find_scheme(tensors: Mapping[str, Tensor]) -> str | None:
     """Return which of `SCHEMES` names these arrays, by the name of their first convolution."""
     return next(

@@ -27,5 +27,10 @@ def read_pretrained(path: str | Path) -> Pretrained:
             f"{path} holds neither VGG16, an FCN nor ResNet-50 in names that fcntile knows: its "
             f"first are {names or 'none'}"
         )
+    for name, tensor in {**found.weights, **found.upsampling}.items():
+        if not tensor.isfinite().all():
+            raise ModelError(f"{path} is damaged: {name} has values that are not finite")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise ModelError(f"{path} is damaged: {name} has negative values, a variance has none")
     log.info("%s holds %s, %d arrays", path, found.source, len(found.weights))
     return found

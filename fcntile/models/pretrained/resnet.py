@@ -6,6 +6,8 @@ from fcntile.errors import ModelError
 from fcntile.models.pretrained.arrays import Arrays
 from fcntile.models.pretrained.conventions import TORCHVISION
 from fcntile.models.pretrained.description import Pretrained
+from fcntile.models.pretrained.layouts import LAYOUTS, to_kernel
+from fcntile.models.pretrained.shapes import check_shape
 
 BLOCKS = (3, 4, 6, 3)  # bottlenecks in layer1 to layer4
 SHAPES = {  # that ResNet-34, wide ResNets and ResNeXts do not have
@@ -23,23 +25,28 @@ def read_resnet(path: Path, arrays: Arrays) -> Pretrained | None:
     1, minus (.485, .456, .406), by (.229, .224, .225). Its fc becomes `score`, a 1 x 1 convolution.
 
     Raises:
-        ModelError: if there is a ResNet that is not ResNet-50.
+        ModelError: if there is a ResNet that is not ResNet-50, or whose fc is no dense layer.
     """
-    weights = dict(arrays.tensors)
+    weights = {
+        f"score.{name[3:]}" if name.startswith("fc.") else name: tensor
+        for name, tensor in arrays.tensors.items()
+        if not name.endswith("num_batches_tracked")  # which no net computes with
+    }
     if "layer1.0.conv1.weight" not in weights:
         return None
     found = tuple(
         len({name.split(".")[1] for name in weights if name.startswith(f"layer{i}.")})
         for i in range(1, 5)
     )
-    fits = all(name in weights and weights[name].shape == SHAPES[name] for name in SHAPES)
-    if found != BLOCKS or not fits:
+    if found != BLOCKS:
         raise ModelError(f"{path} is a ResNet of {found} blocks, but not ResNet-50, {BLOCKS}")
-    if wrong := [name for name, weight in weights.items() if not weight.isfinite().all()]:
-        raise ModelError(f"{path} is damaged: {wrong[0]} has values that are not finite")
-    if "fc.weight" in weights:
-        weights["score.weight"] = weights.pop("fc.weight")[:, :, None, None]
-        weights["score.bias"] = weights.pop("fc.bias")
+    for name, shape in SHAPES.items():
+        check_shape(path, "ResNet-50", weights, name, shape)
+    if "score.weight" in weights:
+        try:
+            weights["score.weight"] = to_kernel(weights["score.weight"], LAYOUTS["torch"])
+        except ValueError as error:
+            raise ModelError(f"layer fc of {path} is none of ResNet-50: {error}") from error
     return Pretrained(
         f"ResNet-50 of {TORCHVISION.source}", weights, TORCHVISION.bands, TORCHVISION.spread
     )

@@ -27,7 +27,7 @@ def read_torch(path: Path) -> Arrays:
             warnings.simplefilter("ignore")  # of pickles that torch did not write
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0][:200]
+        reason = " ".join(str(error).split()).split(". ")[0][:200] or "it is damaged"
         raise ModelError(
             f"cannot read the weights {path}, which should be a state dict saved by torch: {reason}"
         ) from error
@@ -36,7 +36,7 @@ def read_torch(path: Path) -> Arrays:
             content = content[wrapper]
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds no state dict but a {type(content).__name__}")
-    return Arrays("torch", _state(content))
+    return Arrays("torch", _state(path, content))
 
 
 def read_safetensors(path: Path) -> Arrays:
@@ -46,15 +46,31 @@ def read_safetensors(path: Path) -> Arrays:
         ModelError: if it is damaged.
     """
     try:
-        return Arrays("torch", _state(load_file(path)))
+        content = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"cannot read the weights {path}: {error}") from error
+    return Arrays("torch", _state(path, content))
 
 
-def _state(content: dict[Any, Any]) -> dict[str, Tensor]:
-    """Return the tensors, named as before `DataParallel` wrapped their net."""
+def _state(path: Path, content: dict[Any, Any]) -> dict[str, Tensor]:
+    """Return the tensors, named as before `DataParallel` wrapped their net.
+
+    Raises:
+        ModelError: if one is not of plain numbers.
+    """
     return {
-        str(name).removeprefix("module."): value.float() if value.is_floating_point() else value
+        str(name).removeprefix("module."): _floats(path, name, value)
         for name, value in content.items()
         if isinstance(value, Tensor)
     }
+
+
+def _floats(path: Path, name: Any, value: Tensor) -> Tensor:
+    """Return a tensor as float32; NotImplementedError if torch cannot, as from 4 bits."""
+    is_plain = value.layout == torch.strided and value.device.type == "cpu"
+    if not is_plain or value.is_quantized or value.is_nested or value.is_complex():
+        raise ModelError(
+            f"{path} has in {name} a tensor of {value.dtype}, {value.layout}, on {value.device}: "
+            "save it as float32, dense and on the CPU"
+        )
+    return value.detach().float()

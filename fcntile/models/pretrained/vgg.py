@@ -1,5 +1,6 @@
 """VGG16 and the FCNs on it, from any framework into one kind."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from fcntile.models.pretrained.arrays import Arrays
 from fcntile.models.pretrained.conventions import SSD, find_convention
 from fcntile.models.pretrained.description import Pretrained
 from fcntile.models.pretrained.layouts import LAYOUTS, keras_layout, to_kernel
-from fcntile.models.pretrained.names import CHANNELS, DENSE, SCHEMES, find_scheme
+from fcntile.models.pretrained.names import CHANNELS, DENSE, SCHEMES, find_scheme, layer_of
 from fcntile.models.pretrained.published import is_at_once
+from fcntile.models.pretrained.shapes import check_shape
 
 POOL5 = 7  # px of the maps that fc6 sees
 SCALES = {"scale_pool4": "score_pool4", "scale_pool3": "score_pool3"}  # of FCN-8s at once
+VGG19 = re.compile(r"(?:conv[345]_|block[345]_conv)4\.weight")  # what VGG16 does not have
 AT_ONCE = {"scale_pool4.weight": 0.01, "scale_pool3.weight": 0.0001}  # voc-fcn8s-atonce/net.py
 
 
@@ -34,13 +37,11 @@ def read_vgg(path: Path, arrays: Arrays) -> Pretrained | None:
         tensors |= {name: torch.tensor([scale]) for name, scale in AT_ONCE.items()}
     tensors = _lay_out(path, tensors, arrays.framework, SCHEMES[scheme])
     weights, rest = _sort(tensors, SCHEMES[scheme])
-    _scale(weights, rest)
-    _check_convolutions(path, weights)
+    _scale(path, weights, rest)
+    _check_convolutions(path, weights, rest)
     convention = find_convention(path, scheme, arrays, weights)
     if convention is SSD:
         weights = {n: w for n, w in weights.items() if n.partition(".")[0] not in DENSE}
-    if wrong := [name for name, weight in weights.items() if not weight.isfinite().all()]:
-        raise ModelError(f"{path} is damaged: {wrong[0]} has values that are not finite")
     if convention.order == "BGR":
         weights["conv1_1.weight"] = weights["conv1_1.weight"].flip(1)
     upsampling = {name.removesuffix(".weight"): t for name, t in rest.items() if _upsamples(t)}
@@ -51,7 +52,7 @@ def read_vgg(path: Path, arrays: Arrays) -> Pretrained | None:
         convention.bands,
         convention.spread,
         upsampling,
-        tuple(dict.fromkeys(name.rpartition(".")[0] for name in others)),
+        tuple(dict.fromkeys(map(layer_of, others))),
         arrays.classes,
     )
 
@@ -91,26 +92,37 @@ def _sort(
     return known, rest
 
 
-def _scale(weights: dict[str, Tensor], rest: dict[str, Tensor]) -> None:
-    """Move the fixed scales of FCN-8s at once into the scores: score(s x) = (s score)(x)."""
-    for name, score in SCALES.items():
-        scale = rest.pop(f"{name}.weight", None)
-        if scale is not None and f"{score}.weight" in weights:
-            weights[f"{score}.weight"] = weights[f"{score}.weight"] * scale.reshape(1, -1, 1, 1)
+def _scale(path: Path, weights: dict[str, Tensor], rest: dict[str, Tensor]) -> None:
+    """Move the fixed scales of FCN-8s at once into the scores: score(s x) = (s score)(x).
+
+    Raises:
+        ModelError: if a scale is neither one number nor one of each channel.
+    """
+    for name, layer in SCALES.items():
+        scale, score = rest.pop(f"{name}.weight", None), weights.get(f"{layer}.weight")
+        if scale is None or score is None:
+            continue
+        if scale.numel() not in (1, score.shape[1]):
+            raise ModelError(
+                f"{path} has {scale.numel()} numbers in {name}, wanted are 1 or {score.shape[1]}, "
+                f"one for each channel that {layer} takes"
+            )
+        weights[f"{layer}.weight"] = score * scale.reshape(1, -1, 1, 1)
 
 
-def _check_convolutions(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raise ModelError unless all 13 convolutions are there, in the sizes of VGG16."""
+def _check_convolutions(
+    path: Path, weights: Mapping[str, Tensor], rest: Mapping[str, Tensor]
+) -> None:
+    """Raise ModelError unless all 13 convolutions are there, in the sizes of VGG16, and no more."""
+    for name, tensor in rest.items():
+        if VGG19.fullmatch(name) and tensor.shape[2:] == (3, 3):
+            raise ModelError(
+                f"{path} is VGG19, with a layer {layer_of(name)}: give the weights of VGG16"
+            )
     inputs = 3
     for name, outputs in CHANNELS.items():
-        for kind, shape in (("weight", (outputs, inputs, 3, 3)), ("bias", (outputs,))):
-            found = weights.get(f"{name}.{kind}")
-            if found is None or found.shape != shape:
-                has = "none" if found is None else f"one of {tuple(found.shape)}"
-                raise ModelError(
-                    f"{path} is another net than VGG16: that has a {kind} of {shape} in {name}, "
-                    f"the file has {has}"
-                )
+        check_shape(path, "VGG16", weights, f"{name}.weight", (outputs, inputs, 3, 3))
+        check_shape(path, "VGG16", weights, f"{name}.bias", (outputs,))
         inputs = outputs
 
 
@@ -119,7 +131,7 @@ def _upsamples(tensor: Tensor) -> bool:
     if tensor.ndim != 4:
         return False
     inputs, outputs, *sides = tensor.shape
-    return outputs in (1, inputs) and sides in ([4, 4], [16, 16], [32, 32], [64, 64])
+    return inputs > 0 and outputs in (1, inputs) and sides in ([4, 4], [16, 16], [32, 32], [64, 64])
 
 
 def _counts(name: str, tensor: Tensor) -> bool:

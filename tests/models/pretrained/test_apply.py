@@ -1,12 +1,13 @@
 """Weights go where their names say, and nowhere else."""
 
 import logging
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
-from vgg import bgr, random_head
+from vgg import bgr, hollow, random_head
 
 from fcntile.errors import ModelError
 from fcntile.models.pretrained import load_into, read_pretrained
@@ -241,6 +242,62 @@ def test_other_resnets_are_refused(tmp_path):
     torch.save(ResNet(fc=True, blocks=(3, 4, 7, 3)).state_dict(), tmp_path / "resnet.pth")
     with pytest.raises(ModelError, match=r"not ResNet-50"):
         read_pretrained(tmp_path / "resnet.pth")
+
+
+@pytest.fixture(scope="module")
+def read_resnet(tmp_path_factory):
+    """Return what reads a ResNet-50 of zeros, but for changes; what changes to None is left out."""
+    with torch.device("meta"):
+        net = ResNet(fc=True)
+    state = {name: hollow(*w.shape) for name, w in net.state_dict().items()}
+
+    def read(**changes):
+        path = tmp_path_factory.mktemp("hollow") / "resnet.pth"
+        torch.save({n: w for n, w in {**state, **changes}.items() if w is not None}, path)
+        return read_pretrained(path)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"conv1.weight": hollow(64, 4, 7, 7)}, r"\(64, 3, 7, 7\) in conv1, .* \(64, 4, 7, 7\)"),
+        ({"fc.weight": hollow(2048)}, "layer fc .* is none of ResNet-50: a kernel has 4 axes or 2"),
+        ({"fc.weight": hollow()}, "layer fc .* is none of ResNet-50: a kernel has 4 axes or 2"),
+        ({"bn1.running_var": hollow(64) - 1}, "damaged: bn1.running_var has negative values"),
+        ({"fc.bias": hollow(1000) / 0}, "damaged: score.bias has values that are not finite"),
+    ],
+)
+def test_an_odd_resnet_is_refused(change, words, read_resnet):
+    with pytest.raises(ModelError, match=words):
+        read_resnet(**change)
+
+
+@pytest.mark.parametrize("name", ["layer1.0.se.fc1", "layer5.0.conv1", "layer1.1.downsample.0"])
+def test_layers_of_a_resnet_that_the_net_has_not_are_named(name, read_resnet, caplog):
+    given = read_resnet(**{f"{name}.weight": hollow(4, 4, 1, 1)})
+    with pytest.raises(ModelError, match=f"fcn-resnet50 does not have, such as {name}: use"):
+        complete_model(given, "imagenet")
+    with caplog.at_level(logging.INFO):
+        load_into(ResNet(), RGB, given)
+    assert f"no use for these layers of ResNet-50 of torchvision: {name}\n" in caplog.text
+
+
+def test_a_resnet_without_a_bias_of_its_scores_is_for_training_only(read_resnet):
+    given = read_resnet(**{"fc.bias": None})
+    assert load_into(ResNet(), RGB, given) == ["score"]
+    with pytest.raises(ModelError, match=r"not complete: it lacks score\.bias of fcn-resnet50"):
+        complete_model(given, "imagenet")
+
+
+@pytest.mark.parametrize("name", ["layer2.0.conv1.weight", "layer2.0.bn1.weight"])
+def test_a_layer_of_another_shape_is_named_with_both(name, read_resnet):
+    net = ResNet()
+    wanted = tuple(net.get_parameter(name).shape)
+    words = rf"has \(128, 7\) in {name}, the net has {re.escape(str(wanted))}"
+    with pytest.raises(ModelError, match=words):
+        load_into(net, RGB, read_resnet(**{name: hollow(128, 7)}))
 
 
 def features_of(state, x):

@@ -11,6 +11,8 @@ from vgg import (
     CAFFE_BGR_MEAN,
     NAMES,
     fcn,
+    hollow,
+    hollow_vgg,
     pools,
     random_head,
     random_vgg,
@@ -149,6 +151,44 @@ def test_what_the_net_would_not_compute_is_refused(change, words, weights, tmp_p
     torch.save(change({**weights, **random_head(21, 0)}), tmp_path / "fcn.pth")
     with pytest.raises(ModelError, match=words):
         complete_model(read_pretrained(tmp_path / "fcn.pth"), "voc")
+
+
+def imported(path, weights):
+    """Make a model of weights, some of which are None: those are left out."""
+    torch.save({name: w for name, w in weights.items() if w is not None}, path)
+    return complete_model(read_pretrained(path), "voc")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"score_fr.bias": None}, "not complete: it lacks score_fr.bias of fcn8s"),
+        ({"score_fr.bias": hollow()}, r"has \(\) in score_fr.bias, fcn8s has \(21,\)"),
+        (
+            {"fc6.weight": hollow(16, 512, 5, 5)},
+            r"has \(16, 512, 5, 5\) in conv6.weight, fcn8s has \(16, 512, 7, 7\)",
+        ),
+        ({"fc6.weight": hollow(0, 25088)}, "option head of fcn8s is 0"),
+        ({"scale_pool4.weight": hollow(7)}, "has 7 numbers in scale_pool4, wanted are 1 or 512"),
+        ({"scale_pool3.weight": hollow(0)}, "has 0 numbers in scale_pool3, wanted are 1 or 256"),
+        ({"upscore2.weight": hollow(0, 0, 4, 4)}, r"upsampling kernels of \[4, 16\] px"),
+        ({"upscore2.weight": hollow(21, 21, 4, 4) / 0}, "damaged: upscore2 has values that are"),
+        ({"upscore8.weight": hollow(21, 21, 16, 16) + torch.inf}, "damaged: upscore8 has values"),
+        ({"stray": hollow(3)}, "does not have, such as stray: use"),
+        ({"conv1_1.gamma": hollow(3)}, "does not have, such as conv1_1.gamma: use"),
+    ],
+)
+def test_what_is_odd_in_an_fcn_is_named(change, words, tmp_path):
+    with pytest.raises(ModelError, match=words):
+        imported(tmp_path / "fcn.pth", {**hollow_vgg(), **random_head(21, 2), **change})
+
+
+def test_a_classifier_without_biases_is_refused(tmp_path):
+    top = {"fc6": (16, 25088), "fc7": (16, 16), "fc8": (1000, 16)}
+    weights = {f"{name}.weight": hollow(*shape) for name, shape in top.items()}
+    weights |= {"fc6.bias": hollow(16), "fc7.bias": hollow(16)}
+    with pytest.raises(ModelError, match=r"it lacks score_fr\.bias of fcn32s"):
+        imported(tmp_path / "vgg.pth", {**hollow_vgg(), **weights})
 
 
 @pytest.mark.parametrize("save", [save_pth, save_mat, save_caffe])

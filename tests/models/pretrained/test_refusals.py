@@ -2,14 +2,17 @@
 
 import os
 import pickle
+import re
 import tarfile
 
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from nets import save_test_model
-from vgg import sequential
+from safetensors.torch import save_file
+from vgg import caffe_messages, hollow, hollow_vgg, sequential
 
 from fcntile.errors import ModelError
 from fcntile.models.pretrained import read_pretrained
@@ -94,6 +97,9 @@ def test_damaged_files_are_refused(weights, tmp_path):
     torch.save(weights, tmp_path / "whole.pth")
     content = (tmp_path / "whole.pth").read_bytes()
     refused(write(tmp_path / "half.pth", content[: len(content) // 2]), "cannot read")
+    torch.save({}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "old.pth").read_bytes()
+    refused(write(tmp_path / "start.pth", content[:8]), "saved by torch: it is damaged")
     with h5py.File(tmp_path / "whole.h5", "w") as file:
         file["x"] = np.zeros(10_000)
     content = (tmp_path / "whole.h5").read_bytes()
@@ -104,6 +110,64 @@ def test_damaged_files_are_refused(weights, tmp_path):
     nan = {**weights, "conv3_1.bias": weights["conv3_1.bias"] * torch.nan}
     torch.save(nan, tmp_path / "nan.pth")
     refused(tmp_path / "nan.pth", "damaged: conv3_1.bias has values that are not finite")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.to_sparse(), "torch.sparse_coo, on cpu"),
+        (lambda t: t.to("meta"), "on meta"),
+        (lambda t: t.to(torch.complex64), "a tensor of torch.complex64"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.quint8), "torch.quint8"),
+        (lambda t: torch.nested.nested_tensor([t, t[:2]]), "save it as float32, dense"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # that nested and quantised tensors may go
+def test_a_tensor_of_no_plain_numbers_is_refused(change, words, tmp_path):
+    torch.save({"conv1_1.weight": change(torch.ones(4, 3))}, tmp_path / "vgg.pth")
+    refused(tmp_path / "vgg.pth", f"has in conv1_1.weight .*{words}")
+
+
+def test_numbers_that_torch_cannot_convert_are_refused(tmp_path):
+    halves = torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    save_file({"conv1_1.bias": halves}, tmp_path / "vgg.safetensors")
+    refused(tmp_path / "vgg.safetensors", "cannot read the weights .*Float4")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.float64])
+def test_any_real_numbers_become_floats(dtype, tmp_path):
+    torch.save(hollow_vgg(dtype), tmp_path / "vgg.pth")
+    found = read_pretrained(tmp_path / "vgg.pth").weights
+    assert {weight.dtype for weight in found.values()} == {torch.float32}
+
+
+@pytest.mark.filterwarnings("error")  # numpy's, that it drops the imaginary part
+def test_complex_arrays_are_refused(tmp_path):
+    odd = np.ones((1, 1, 3), np.complex64)
+    with h5py.File(tmp_path / "vgg.h5", "w") as file:
+        file.attrs["nb_layers"] = 1
+        file["layer_1/param_0"] = odd
+        file["layer_1"].attrs["nb_params"] = 1
+    refused(tmp_path / "vgg.h5", "complex numbers, wanted are real ones")
+    for name, value, mean in (
+        ("conv1_1_filter", odd, 1.0),
+        ("conv1_1_bias", odd, 1.0),
+        ("conv1_1_bias", 1.0, odd),
+    ):
+        content = {
+            "params": np.array([(name, value)], [("name", object), ("value", object)]),
+            "meta": {"normalization": {"averageImage": mean}},
+        }
+        scipy.io.savemat(tmp_path / "vgg.mat", content)
+        refused(tmp_path / "vgg.mat", "complex numbers, wanted are real ones")
+
+
+def test_a_blob_that_does_not_fit_its_shape_is_refused(tmp_path):
+    net = caffe_messages()()
+    blob = net.layer.add(name="conv1_1").blobs.add()
+    blob.shape.dim.extend([64, 3, 3, 3])
+    blob.data.extend([1.0, 2.0])
+    refused(write(tmp_path / "vgg.caffemodel", net.SerializeToString()), "is it damaged")
 
 
 def test_other_vggs_are_not_vgg16(weights, tmp_path):
@@ -117,6 +181,15 @@ def test_other_vggs_are_not_vgg16(weights, tmp_path):
     dense = {**weights, "fc6.weight": torch.zeros(4, 100)}
     torch.save(dense, tmp_path / "small.pth")
     refused(tmp_path / "small.pth", "layer fc6 .*100 inputs are no maps of 7 x 7")
+
+
+@pytest.mark.parametrize("name", ["conv3_4", "block5_conv4"])
+def test_vgg19_is_not_vgg16(name, tmp_path):
+    weights = hollow_vgg()
+    if name.startswith("block"):
+        weights = {re.sub(r"conv(.)_(.)", r"block\1_conv\2", n): w for n, w in weights.items()}
+    torch.save({**weights, f"{name}.weight": hollow(8, 8, 3, 3)}, tmp_path / "vgg19.pth")
+    refused(tmp_path / "vgg19.pth", f"is VGG19, with a layer {name}: give the weights of VGG16")
 
 
 class Placed:
