@@ -83,7 +83,7 @@ def test_the_summary_is_json_on_stdout(model, image, tmp_path):
         (["--window", "0,0,30,30"], 2, ["multiples of its stride, 4 px, such as 28 x 28"]),
         (["--window", "0,0,64"], 2, ["'0,0,64' is not COL,ROW,WIDTH,HEIGHT"]),
         (["--window", f"0,0,64,{'9' * 5000}"], 2, ["is not COL,ROW,WIDTH,HEIGHT"]),
-        (["-b", "1", "-b", "2"], 3, ["2 given with --bidx", "wants 3"]),
+        (["-b", "1", "-b", "2"], 3, ["--bidx chooses 2", "wants 3"]),
         (["--maps", "0"], 2, ["--maps"]),
     ],
 )
