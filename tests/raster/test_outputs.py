@@ -34,7 +34,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path):
     with pytest.raises(OutputError, match="does not exist"):
         check_output(tmp_path / "no" / "mask.tif", overwrite=False)
     for nameless in (Path(), Path("/")):
-        with pytest.raises(OutputError, match="has no name"):
+        with pytest.raises(OutputError, match="is no name for a file"):
             check_output(nameless, overwrite=True)
     with pytest.raises(OutputError, match="File name too long"):  # with what is beside it
         check_output(tmp_path / ("m" * 250), overwrite=True)
