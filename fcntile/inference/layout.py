@@ -145,13 +145,8 @@ def _earlier_tile(earlier: Mapping[str, Any], tilings: Callable[[int], Tiling]) 
     """Return the tile of an earlier run, if it is one that this one may have."""
     try:
         return tilings(int(earlier["tile"])).tile
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        OverflowError,
-    ):  # the raster was smaller than a tile, or another net's
-        return None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None  # it is of a raster smaller than a tile, of another net, or no number
 
 
 def choose_tiling(

@@ -163,14 +163,14 @@ def check_outputs(
     """
     read = {path.resolve() for path in inputs}
     files = [*read, *(output.path.resolve() for output in outputs)]
-    beside = {Path(f"{path}{suffix}") for path in files for suffix in SIDECARS}
+    owners = {Path(f"{path}{suffix}"): path for path in files for suffix in SIDECARS}
     for output in outputs:
-        if output.path.resolve() in read:
+        path = output.path.resolve()
+        if path in read:
             raise OutputError(f"the output {output.path} is an input, or a part of one")
-        if output.path.resolve() in beside:
+        if path in owners:
             raise OutputError(
-                f"the output {output.path} would belong to {output.path.with_suffix('')}: give it "
-                "another name"
+                f"the output {output.path} would belong to {owners[path]}: give it another name"
             )
     if creation_options:
         with tempfile.TemporaryDirectory(prefix="fcntile-") as folder:

@@ -58,8 +58,8 @@ class RasterLabels:
             raise InputError(f"the labels {path} have {self._file.count} bands, wanted is one")
         if self._file.dtypes[0].startswith("complex"):
             raise InputError(f"the labels {path} are {self._file.dtypes[0]}, wanted are classes")
-        self._has_alpha = False
         self._grid = self._file if is_same_grid(self._file, like) else self._warped(like)
+        self._is_warped = self._grid is not self._file
         self._is_masked = MaskFlags.all_valid not in self._grid.mask_flag_enums[0]
 
     def _warped(self, like: rasterio.DatasetReader) -> WarpedVRT:
@@ -71,9 +71,6 @@ class RasterLabels:
                 f"is not on the grid of {like.name} ({like.width} x {like.height} px)"
             )
         check_overlap(f"the labels {labels.name}", labels.crs, _extent(labels), like)
-        # it says where the labels end, and where they have nodata: the VRT's mask does not, if
-        # they are integers of 64 bits
-        self._has_alpha = True
         try:
             return WarpedVRT(
                 labels,
@@ -82,6 +79,7 @@ class RasterLabels:
                 width=like.width,
                 height=like.height,
                 resampling=Resampling.nearest,
+                # where labels end or have nodata: masks of integers of 64 bits do not say that
                 add_alpha=True,
             )
         except GDAL_ERRORS as error:
@@ -112,7 +110,7 @@ class RasterLabels:
 
     def _labelled(self, window: Window) -> NDArray[Any] | None:
         """Return what is > 0 where there are labels; None if they are everywhere."""
-        if self._has_alpha:  # itself: masks know an alpha band by its dtype, uint8 or uint16
+        if self._is_warped:  # alpha itself: masks know it by its dtype only, uint8 or uint16
             alpha: NDArray[Any] = self._grid.read(2, window=window)
             return alpha
         return self._grid.read_masks(1, window=window) if self._is_masked else None
@@ -130,7 +128,7 @@ class RasterLabels:
 
     def close(self) -> None:
         """Let go of files."""
-        if self._grid is not self._file:
+        if self._is_warped:
             self._grid.close()
         self._file.close()
 

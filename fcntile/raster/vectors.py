@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
 from rasterio.features import bounds
 
 from fcntile.errors import InputError, OptionError
@@ -18,7 +17,6 @@ from fcntile.raster.classes import UNKNOWN, Class, Legend
 
 GEOJSON = (".geojson", ".json")
 VECTORS = (*GEOJSON, ".gpkg", ".shp", ".fgb", ".gdb", ".kml", ".gml", ".parquet")
-POINTS = ("Point", "MultiPoint")
 SINGLE = {"Point": 1, "LineString": 2, "Polygon": 3}  # kinds, and points that one (a ring) takes
 BACKGROUND = 0  # the class outside polygons, if that is labelled at all
 Geometry = dict[str, Any]  # as GeoJSON has it
@@ -75,15 +73,7 @@ def read_features(path: str, class_field: str | None = None, what: str = "labels
     read = _read_geojson if is_geojson else _read_ogr
     try:
         crs, geometries, fields = read(path)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        CRSError,
-    ) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, InputError | OptionError):
             raise
         raise InputError(f"cannot read the {what} {path}: {error}") from error
@@ -137,7 +127,7 @@ def _parts(geometry: Geometry | None) -> Iterator[Geometry]:
             continue
         if any(p.dtype.kind not in "iuf" for p in points):
             raise TypeError(f"{kind} with coordinates that are no numbers")
-        depth = 1 + (kind not in POINTS)
+        depth = 1 if single == "Point" else 2  # axes of an array of coordinates
         if any(p.shape != (0,) and (p.ndim != depth or p.shape[-1] < 2) for p in points):
             raise ValueError(f"{kind} with coordinates that are no points")
         if not all(np.isfinite(p).all() for p in points):

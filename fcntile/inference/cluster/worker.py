@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from fcntile.errors import FcntileError
 from fcntile.inference.blend import Half
 from fcntile.inference.cluster.walk import Made, Order, Walk, contents, open_engine
-from fcntile.inference.devices import choose_device, keep_freed_memory
+from fcntile.inference.devices import choose_device, keep_freed_memory, threads_of_torch
 from fcntile.inference.engine import Engine
 from fcntile.inference.junction import join
 from fcntile.inference.stages import Clock
@@ -155,15 +155,11 @@ def _make_junction(
 ) -> Made:
     known: Order = pickle.loads(order)
     job, clock = known.job, Clock()
-    threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="fcntile-", dir=scratch) as folder:
-        torch.set_num_threads(1)  # as where one process blends, for the same bits
-        try:
-            with clock("blend"):
-                device = choose_device(job.plan.device.type)
-                rows = join(upper, lower, job.products, device, job.threshold)
-        finally:
-            torch.set_num_threads(threads)
+        # one thread, as where one process blends, for the same bits
+        with clock("blend"), threads_of_torch(1):
+            device = choose_device(job.plan.device.type)
+            rows = join(upper, lower, job.products, device, job.threshold)
         with clock("write"):
             rows[0] = class_values(rows[0], [value for value, *_ in known.outputs[0].classes])
             writer = PartWriter(Path(folder), known.outputs, window)
