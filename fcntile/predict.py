@@ -34,7 +34,8 @@ from fcntile.inference.resume import resumable
 from fcntile.inference.stages import Clock, Tap, ahead
 from fcntile.models.model_file import load_model
 from fcntile.raster.area import Area, bounds_window
-from fcntile.raster.assembly import Assembly, check_outputs
+from fcntile.raster.assembly import Assembly
+from fcntile.raster.creation import check_outputs
 from fcntile.raster.gdal import bounded_cache, cache_bytes, files_of, open_raster
 from fcntile.raster.identity import check_unchanged, identify
 from fcntile.raster.outputs import Output, check_output, class_values

@@ -16,7 +16,8 @@ from rasterio.windows import Window
 from rio_cogeo import cog_validate
 
 from fcntile.errors import OptionError, OutputError
-from fcntile.raster.assembly import Assembly, _create_empty, check_outputs
+from fcntile.raster.assembly import Assembly, _create_empty
+from fcntile.raster.creation import check_outputs
 from fcntile.raster.gdal import files_of, open_raster
 from fcntile.raster.outputs import NODATA, Output, mask_dtype
 from fcntile.raster.part_files import PartWriter
