@@ -23,7 +23,13 @@ from fcntile.inference.checks import (
 from fcntile.inference.cluster.client import Tally, have_parts_made
 from fcntile.inference.cluster.crew import choose_crew
 from fcntile.inference.cluster.walk import Order
-from fcntile.inference.devices import available_cpus, keep_freed_memory, make_plan, peak_rss
+from fcntile.inference.devices import (
+    available_cpus,
+    keep_freed_memory,
+    make_plan,
+    peak_rss,
+    threads_of_torch,
+)
 from fcntile.inference.engine import Engine, Tile
 from fcntile.inference.forecast import Forecast, forecast
 from fcntile.inference.job import Job, cut, parse_threshold, part_rows, union, walks
@@ -90,14 +96,14 @@ class Summary:
 
 
 def predict(
-    input: str,
+    input: str | Path,
     output: str | Path,
     *,
     model: str | Path = "buildings",
     tile: int | str | None = None,
     overlap: int | str | None = None,
     stitch: str = "cosine",
-    aoi: str | None = None,
+    aoi: str | Path | None = None,
     bounds: Sequence[float] | None = None,
     products: Mapping[str, str | Path] | None = None,
     dtype: str = "uint8",
@@ -177,6 +183,7 @@ def predict(
         raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
     if aoi == "":
         raise OptionError("the area of interest is a file without a name: leave it out, or name it")
+    input, aoi = str(input), str(aoi) if aoi else None
     crew = None if dry_run else choose_crew(workers, scheduler)
     plan = (crew.make_plan if crew else make_plan)(device, precision, batch_size, threads)
     known = {} if restart else earlier_facts(Path(output))
@@ -185,6 +192,7 @@ def predict(
     loaded = load_model(model)
     card = loaded.card
     with ExitStack() as stack:
+        stack.enter_context(threads_of_torch(1))  # the engine's workers have the CPUs
         raster = stack.enter_context(open_raster(input, threads=plan.threads))
         bands = choose_bands(raster, card, bidx)
         remark_on_resolution(raster, card)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,18 @@ def test_the_summary_adds_up(orthophoto, tmp_path):
     assert summary.model == "buildings"
     assert {"read", "infer", "blend", "write"} < summary.stage_seconds.keys()
     assert 0 < summary.stage_seconds["infer"] < 100 * summary.seconds
+
+
+def test_a_python_program_keeps_its_threads(orthophoto, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        predict(Path(orthophoto), tmp_path / "mask.tif")
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_mask_says_how_it_was_made(orthophoto, tmp_path):

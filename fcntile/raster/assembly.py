@@ -197,6 +197,8 @@ def _create_empty(path: Path, output: Output, like: rasterio.DatasetReader, exte
         if (output.scale, output.offset) != (1, 0):
             empty.scales = [output.scale] * len(output.bands)
             empty.offsets = [output.offset] * len(output.bands)
+        if like.tags().get("AREA_OR_POINT") == "Point":  # what coordinates of a pixel mean
+            empty.update_tags(AREA_OR_POINT="Point")
         empty.update_tags(**output.tags)
 
 

@@ -217,6 +217,18 @@ def test_the_georeference_is_that_of_the_raster(make_raster, noise, tmp_path, ki
         ]
 
 
+@pytest.mark.parametrize("driver", ["COG", "GTiff"])
+@pytest.mark.parametrize("meaning", ["Area", "Point"])
+def test_what_a_pixel_stands_for_stays(make_raster, noise, tmp_path, meaning, driver):
+    path, out = make_raster(noise(1, 600, 700)), tmp_path / "mask.tif"
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(AREA_OR_POINT=meaning)
+    write_mask(out, path, random_mask(600, 700), driver=driver)
+    with rasterio.open(path) as raster, rasterio.open(out) as mask:
+        assert mask.tags()["AREA_OR_POINT"] == raster.tags()["AREA_OR_POINT"] == meaning
+        assert mask.transform == raster.transform
+
+
 def test_a_transform_counts_more_than_points_beside_it(make_raster, noise, tmp_path):
     """A GeoTIFF has either, a VRT and a sidecar may have both."""
     both, out = str(tmp_path / "both.vrt"), tmp_path / "mask.tif"
