@@ -50,7 +50,7 @@ bundled-model: install
 	  --attribution "imagery OpenAerialMap contributors, labels OpenStreetMap contributors"
 
 test: install
-	$(BIN)/python -m pytest --quiet
+	$(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4
 
 # Everything, the slow tests too: minutes to hours.
 test-all: install
