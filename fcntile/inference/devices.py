@@ -5,7 +5,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,13 +112,17 @@ def keep_freed_memory() -> None:
     threads share one heap, as others hold 64 MB at most and are given back when they are empty; so
     this comes before the first thread.
     """
-    try:
+    with suppress(AttributeError, OSError, TypeError):  # there is no glibc
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(M_MMAP_MAX, 0)  # what is large comes from the heap, too
-    mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)  # the largest that it takes
-    mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_MAX, 0)  # what is large comes from the heap, too
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)  # the largest that it takes
+        mallopt(M_ARENA_MAX, 1)
+
+
+def give_back_freed_memory() -> None:
+    """Give back to the system what is freed, where there is glibc."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcntile.errors import OutOfMemoryError
-from fcntile.inference.devices import Plan, exact_fp32, threads_of_torch
+from fcntile.inference.devices import (
+    Plan,
+    exact_fp32,
+    give_back_freed_memory,
+    threads_of_torch,
+)
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
 from fcntile.models.layers import prepare
@@ -27,7 +32,14 @@ from fcntile.raster.reader import Strip
 
 log = logging.getLogger(__name__)
 
-LACKS_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")  # torch's words
+LACKS_MEMORY = (  # torch's words; oneDNN's do not say what it lacks, nearly always it is memory
+    "out of memory",
+    "can't allocate memory",
+    "STATUS_ALLOC_FAILED",
+    "could not create a primitive",
+    "could not create a memory object",
+    "could not execute a primitive",
+)
 Inferred = tuple[Tensor, Tensor | None]  # logits, and which pixels the mask is to have
 
 
@@ -144,7 +156,7 @@ class Engine:
                         f"of {side} px at a time: with --tile {half} they take a quarter"
                         + (", with --threads 1 fewer are at work" if self.plan.workers > 1 else "")
                     ) from error
-                self._shrink(size)
+            self._shrink(size)  # once the error has let go of the maps that it came up with
 
     def _shrink(self, size: int) -> None:
         """Halve the tiles of a forward pass, if no other worker has done so already."""
@@ -158,6 +170,7 @@ class Engine:
             )
         if self.plan.device.type == "cuda":
             torch.cuda.empty_cache()
+        give_back_freed_memory()  # to oneDNN's kernels, which are not in the heap
 
     def _pass(self, batch: Batch, first: int, size: int) -> Inferred:
         """Return the logits of some tiles of a batch, and which pixels the mask is to have."""
@@ -289,6 +302,7 @@ def out_of_memory(device: torch.device, batch_size: int) -> Iterator[None]:
         lacks = any(words in str(error) for words in LACKS_MEMORY)
         if isinstance(error, RuntimeError) and not lacks:
             raise
+        log.info("torch says: %s", error)
         raise OutOfMemoryError(
             f"{device} has too little memory for {batch_size} tile(s) at a time: "
             "use a smaller --batch-size, --tile or --threads"
