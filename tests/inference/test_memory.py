@@ -88,7 +88,7 @@ def wide(make_raster, noise):
 
 
 @pytest.mark.parametrize(
-    ("classes", "bound"), [(21, 750e6), pytest.param(2, 650e6, marks=pytest.mark.slow)]
+    ("classes", "bound"), [(21, 800e6), pytest.param(2, 700e6, marks=pytest.mark.slow)]
 )
 def test_the_memory_said_is_the_memory_kept_to(wide, make_model, tmp_path, classes, bound):
     model = make_model("probe", classes=classes)
