@@ -6,6 +6,11 @@ A message is one sentence: what was given, what was wanted, what to do.
 NOTE = 25  # level of log messages that answer what the user asked for: said unless -q
 
 
+def reason(error: BaseException) -> object:
+    """Return why something failed: rasterio's own errors only point to GDAL's."""
+    return error.__cause__ or error
+
+
 class FcntileError(Exception):
     """Root of every error fcntile raises on purpose."""
 

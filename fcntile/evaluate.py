@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcntile.errors import InputError, OptionError, OutputError
+from fcntile.errors import InputError, OptionError
+from fcntile.files import check_apart, check_output
 from fcntile.raster.classes import (
     UNLABELLED,
     Class,
@@ -22,7 +23,6 @@ from fcntile.raster.classes import (
 )
 from fcntile.raster.comparison import found_values, open_pair, read_rows, reader
 from fcntile.raster.gdal import open_raster
-from fcntile.raster.outputs import check_output
 from fcntile.raster.sources import LabelSource, Pair, pair_files, raster_legend
 from fcntile.raster.vectors import is_vector
 from fcntile.training.boundary import boundary_f1, boundary_margin
@@ -207,8 +207,7 @@ def _check_options(ignore: Sequence[int], tolerance: float | None, rounds: int) 
 def _check_plot(path: Path, pairs: Sequence[Pair], *, overwrite: bool) -> None:
     check_figure(path)
     check_output(path, overwrite=overwrite)
-    if path.resolve() in {Path(name).resolve() for p in pairs for name in (p.image, p.labels)}:
-        raise OutputError(f"the plot {path} is one of the inputs")
+    check_apart(path, {"an input": [name for p in pairs for name in (p.image, p.labels)]})
 
 
 def _survey(pairs: Sequence[Pair]) -> tuple[list[tuple[int, int]], dict[str, Legend]]:

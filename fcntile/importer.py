@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import fcntile
-from fcntile.errors import OutputError
+from fcntile.files import check_apart, check_output
 from fcntile.models.card import ModelClass
 from fcntile.models.model_file import save_model
 from fcntile.models.pretrained import read_pretrained
 from fcntile.models.pretrained.complete import complete_model
 from fcntile.raster.classes import read_classes
-from fcntile.raster.outputs import check_output
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,9 @@ def import_weights(
     """
     weights, output = Path(weights), Path(output)
     check_output(output, overwrite=overwrite)
-    for kind, path in (("file of weights", weights), ("class table", classes)):
-        if path is not None and output.resolve() == Path(path).resolve():
-            raise OutputError(f"the output {output} is the {kind}: choose another")
+    check_apart(output, {"the file of weights": [weights]})
+    if classes is not None:
+        check_apart(output, {"the class table": [classes]})
     rows = read_classes(classes) if classes is not None else []
     table = tuple(ModelClass(c.name, c.color, c.id) for c in rows)
     given = read_pretrained(weights)

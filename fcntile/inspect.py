@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
 
-from fcntile.errors import InputError, OptionError, OutOfMemoryError, OutputError
+from fcntile.errors import InputError, OptionError, OutOfMemoryError
+from fcntile.files import check_apart, check_output
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
 from fcntile.inference.devices import exact_fp32, make_plan
 from fcntile.inference.engine import out_of_memory
@@ -25,8 +26,7 @@ from fcntile.models.model_file import load_model
 from fcntile.models.registry import Net, build_on_meta
 from fcntile.models.stages import Stage, choose_stages, record
 from fcntile.models.summary import Layer, layers
-from fcntile.raster.gdal import open_raster
-from fcntile.raster.outputs import check_output
+from fcntile.raster.gdal import files_of, open_raster
 from fcntile.raster.reader import read_completed
 from fcntile.training.figures import check_figure
 from fcntile.training.inspection_figure import Row, draw_inspection, shade
@@ -112,8 +112,7 @@ def inspect(
         raise OptionError(f"--maps {maps} is no number of maps: give 1 or more")
     check_figure(path)
     check_output(path, overwrite=overwrite)
-    if path.resolve() == Path(model).resolve():
-        raise OutputError(f"the output {path} is the model")
+    check_apart(path, {"the model": [model]})
     loaded = load_model(model)
     net, card = loaded.net, loaded.card
     outline = build_on_meta(card.arch, len(card.bands), len(card.classes), card.arch_options)
@@ -122,8 +121,7 @@ def inspect(
         return layers(outline, len(card.bands), rows, columns)
 
     with open_raster(input, threads=plan.threads) as raster:
-        if path.resolve() in {Path(name).resolve() for name in raster.files}:
-            raise OutputError(f"the output {path} is the input, or a part of it")
+        check_apart(path, {"the input, or a part of it": files_of(raster)})
         bands = choose_bands(raster, card, bidx)
         remark_on_resolution(raster, card)
         height, width = raster.shape

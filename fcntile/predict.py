@@ -13,6 +13,7 @@ import rasterio
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError
+from fcntile.files import check_output
 from fcntile.inference.blend import Halves, Rows, blend, empty_rows
 from fcntile.inference.checks import (
     check_choice,
@@ -44,7 +45,7 @@ from fcntile.raster.assembly import Assembly
 from fcntile.raster.creation import check_outputs
 from fcntile.raster.gdal import bounded_cache, cache_bytes, files_of, open_raster
 from fcntile.raster.identity import check_unchanged, identify
-from fcntile.raster.outputs import Output, check_output, class_values
+from fcntile.raster.outputs import Output, class_values
 from fcntile.raster.part_files import PartWriter
 from fcntile.raster.parts import earlier_facts, open_parts, plan_parts
 from fcntile.raster.reader import read_strips
@@ -230,8 +231,12 @@ def predict(
         stack.enter_context(bounded_cache(raster, min(layout.columns, raster.width)))
         facts = facts_of(job, loaded, stitch, extent) | {"raster": identify(raster)}
         outputs = outputs_of(job, loaded, paths, facts)
-        inputs = *files_of(raster), *(loaded.file or ())[:1], *filter(None, [aoi])
-        check_outputs(outputs, map(Path, inputs), driver, creation_options)
+        inputs: dict[str, Sequence[str | Path]] = {
+            "the input, or a part of it": files_of(raster),
+            "the model": [loaded.file[0]] if loaded.file else [],
+            "the area of interest": [aoi] if aoi else [],
+        }
+        check_outputs(outputs, inputs, driver, creation_options)
         windows = plan_parts(extent, part_rows(layout.columns), layout.columns)
         if dry_run:
             if workers or scheduler:

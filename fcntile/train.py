@@ -11,12 +11,12 @@ import torch
 
 import fcntile
 from fcntile.errors import OptionError, OutputError
+from fcntile.files import check_apart, check_output, same_file
 from fcntile.inference.devices import Plan, available_cpus, choose_device, make_plan, peak_rss
 from fcntile.inference.signals import caught_signals
 from fcntile.models.card import Card, ModelClass
 from fcntile.models.model_file import Model
-from fcntile.raster.outputs import check_output
-from fcntile.raster.sources import RASTERS, expand, same_file
+from fcntile.raster.sources import RASTERS, expand
 from fcntile.raster.vectors import VECTORS
 from fcntile.training.augment import Augmentation
 from fcntile.training.distributed import Group, join_group
@@ -210,9 +210,8 @@ def train(
 def _check_paths(output: Path, run: Path, inputs: Sequence[str], *, overwrite: bool) -> None:
     """Raise OutputError unless the model file can be written, and is nothing else of the run."""
     check_output(output, overwrite=overwrite)
-    if same_file(str(output)) in map(same_file, inputs):
-        raise OutputError(f"the output {output} is one of the inputs")
-    if output.resolve() == run.resolve():
+    check_apart(output, {"an input": inputs})
+    if same_file(output) == same_file(run):
         raise OutputError(f"the output {output} is the run folder too: choose another with --run")
 
 

@@ -433,7 +433,7 @@ def test_options_that_make_no_sense_are_refused(demo_mask, tmp_path):
 
 def test_a_plot_never_replaces_an_input(demo_mask, make_raster):
     path = make_raster(read(demo_mask)[None], "mask.png")
-    with pytest.raises(OutputError, match="is one of the inputs"):
+    with pytest.raises(OutputError, match="is an input"):
         evaluate([path], TRUTH, plot=path, overwrite=True)
 
 

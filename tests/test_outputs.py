@@ -113,10 +113,10 @@ def test_an_output_that_would_belong_to_another_file_is_refused(seen, tmp_path, 
 def test_what_a_run_reads_is_never_replaced(seen, tmp_path):
     image, model, *_ = seen
     area = write_area(tmp_path / "area.geojson")
-    for path in (image, model, area):
+    for path, what in ((image, "input"), (model, "model"), (area, "area of interest")):
         before = Path(path).read_bytes()
         for dry_run in (False, True):
-            with pytest.raises(OutputError, match="is an input"):
+            with pytest.raises(OutputError, match=f"is the {what}"):
                 predict(image, path, model=model, aoi=area, overwrite=True, dry_run=dry_run)
         assert Path(path).read_bytes() == before
 

@@ -796,7 +796,7 @@ def test_an_output_is_never_an_input(scene, tmp_path):
         (image, image, {"val": [f"{folder}/../images/im*"]}),
     ):
         arguments = str(given), str(labels), output
-        words = f"the output {output} is one of the inputs"
+        words = f"the output {output} is an input"
         assert_refused(OutputError, words, tmp_path, *arguments, overwrite=True, **more)
 
 
@@ -813,7 +813,7 @@ def test_an_output_in_the_way_is_refused(scene, tmp_path):
     for words, output, more in (
         ("exists: use --overwrite", "m.safetensors", {}),
         ("does not exist", "no/m.safetensors", {}),
-        ("is one of the inputs", "image_label.tif", {"overwrite": True}),
+        ("is an input", "image_label.tif", {"overwrite": True}),
         ("is the run folder too", "m.run", {}),
         ("cannot make the run folder", "new.safetensors", {"run": tmp_path / "file" / "run"}),
     ):

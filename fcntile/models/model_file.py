@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fcntile.errors import ModelError, OutputError
+from fcntile.errors import ModelError
+from fcntile.files import whole_file
 from fcntile.models.card import Card
 from fcntile.models.registry import Net, build_on_meta
 
@@ -82,18 +83,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     Raises:
         OutputError: if it cannot be written; a file that was there before still is.
     """
-    written = path.with_name(f".{path.name}")
-    try:
+    with whole_file(path) as written:
         written.touch()
         mode = written.stat().st_mode  # as the user wants it: safetensors lets nobody else read
-        save_file(dict(tensors), written, metadata=dict(metadata))
+        try:
+            save_file(dict(tensors), written, metadata=dict(metadata))
+        except SafetensorError as error:
+            raise OSError from error
         written.chmod(mode)
-        with written.open("rb") as file:
-            os.fsync(file.fileno())
-        written.replace(path)
-    except (OSError, SafetensorError) as error:
-        written.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path} (is the disk full?): {error}") from error
 
 
 def load_model(name: str | Path) -> Model:

@@ -20,10 +20,11 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
+from fcntile.files import cannot_write, sync, whole_file
 from fcntile.raster.creation import SIDECARS, creation
 from fcntile.raster.gdal import GDAL_ERRORS, in_background
 from fcntile.raster.outputs import Output
-from fcntile.raster.part_files import BLOCK, cannot_write, named_crc, pixel_crc, sync
+from fcntile.raster.part_files import BLOCK, named_crc, pixel_crc
 from fcntile.raster.parts import WHOLE, Parts, discard
 
 
@@ -152,10 +153,8 @@ def _move(made: Path, path: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        near = path.with_name(f".{path.name}.unfinished")
-        shutil.copyfile(made, near)
-        sync(near)
-        near.replace(path)
+        with whole_file(path) as near:
+            shutil.copyfile(made, near)
 
 
 def _create_empty(path: Path, output: Output, like: rasterio.DatasetReader, extent: Window) -> None:

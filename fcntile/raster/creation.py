@@ -5,7 +5,8 @@ pixels; so a small file is made with them and read back.
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import rasterio.shutil
 from affine import Affine
 from rasterio.windows import Window
 
-from fcntile.errors import OptionError, OutputError
+from fcntile.errors import OptionError, OutputError, reason
+from fcntile.files import check_apart, same_file
 from fcntile.raster.gdal import GDAL_ERRORS, heard
 from fcntile.raster.outputs import Output
 from fcntile.raster.part_files import pixel_crc
@@ -29,7 +31,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 def check_outputs(
     outputs: Sequence[Output],
-    inputs: Iterable[Path],
+    inputs: Mapping[str, Sequence[str | Path]],
     driver: str,
     creation_options: Mapping[str, str] | None = None,
 ) -> None:
@@ -37,7 +39,7 @@ def check_outputs(
 
     Args:
         outputs: of a run.
-        inputs: files that it reads.
+        inputs: files that it reads, by what they are.
         driver: "COG" or "GTiff".
         creation_options: GDAL creation options.
 
@@ -45,16 +47,13 @@ def check_outputs(
         OptionError: if GDAL cannot make an output with the creation options.
         OutputError: if an output is an input, or what GDAL would take for a part of another file.
     """
-    read = {path.resolve() for path in inputs}
-    files = [*read, *(output.path.resolve() for output in outputs)]
-    owners = {Path(f"{path}{suffix}"): path for path in files for suffix in SIDECARS}
+    files = map(same_file, (*chain(*inputs.values()), *(output.path for output in outputs)))
+    owners = {f"{path}{suffix}": path for path in files for suffix in SIDECARS}
     for output in outputs:
-        path = output.path.resolve()
-        if path in read:
-            raise OutputError(f"the output {output.path} is an input, or a part of one")
-        if path in owners:
+        check_apart(output.path, inputs)
+        if owner := owners.get(same_file(output.path)):
             raise OutputError(
-                f"the output {output.path} would belong to {owners[path]}: give it another name"
+                f"the output {output.path} would belong to {owner}: give it another name"
             )
     if creation_options:
         with tempfile.TemporaryDirectory(prefix="fcntile-") as folder:
@@ -103,7 +102,9 @@ def _try_options(folder: Path, driver: str, options: Mapping[str, Any], output: 
         with rasterio.open(trial) as before, rasterio.open(made) as after:
             is_same = _is_same(before, after)
     except (*GDAL_ERRORS, TypeError, ValueError) as error:
-        raise OptionError(f"{driver} cannot be written with {dict(options)}: {error}") from error
+        raise OptionError(
+            f"{driver} cannot be written with {dict(options)}: {reason(error)}"
+        ) from error
     finally:
         for path in (trial, made):
             path.unlink(missing_ok=True)

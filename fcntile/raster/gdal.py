@@ -13,7 +13,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from fcntile.errors import InputError
+from fcntile.errors import InputError, reason
 
 # rasterio lets some of GDAL's errors through as they are, and has no public name for them
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
@@ -132,8 +132,12 @@ def cached_column_bytes(raster: rasterio.DatasetReader) -> int:
     return int(max(2 * block_rows, 1024) * pixel)
 
 
-def open_file(path: str) -> rasterio.DatasetReader:
+def open_file(path: str, what: str = "raster") -> rasterio.DatasetReader:
     """Open a raster with GDAL's own settings, one thread behind a network.
+
+    Args:
+        path: what rasterio calls a dataset identifier.
+        what: it holds, for messages.
 
     Raises:
         InputError: if it cannot be opened, with GDAL's reason.
@@ -142,7 +146,7 @@ def open_file(path: str) -> rasterio.DatasetReader:
         with rasterio.Env(**(SAFE_THREADS if NETWORK.search(path) else {})):
             raster = rasterio.open(path)
     except (*GDAL_ERRORS, ValueError) as error:
-        raise InputError(f"cannot open {path}: {error}") from error
+        raise InputError(f"cannot open the {what} {path}: {reason(error)}") from error
     if not raster.count:
         inside = " ".join(raster.subdatasets) or "none"
         raster.close()

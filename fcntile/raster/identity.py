@@ -9,7 +9,7 @@ from typing import Any
 import rasterio
 from rasterio.windows import Window
 
-from fcntile.errors import InputError
+from fcntile.errors import InputError, reason
 from fcntile.raster.gdal import GDAL_ERRORS, files_of, has_nested_vrt, strict_gdal
 
 MADE_BY_VIEWERS = (".aux.xml", ".ovr")  # beside a raster that they show
@@ -50,9 +50,7 @@ def identify(raster: rasterio.DatasetReader) -> dict[str, Any]:
                 with strict_gdal():
                     crc = zlib.crc32(raster.read(window=window), crc)
             except GDAL_ERRORS as error:
-                raise InputError(
-                    f"cannot read {raster.name}: {error.__cause__ or error}"
-                ) from error
+                raise InputError(f"cannot read {raster.name}: {reason(error)}") from error
     return {**facts, "samples": f"{crc:08x}"}
 
 

@@ -17,9 +17,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from fcntile.errors import InputError
+from fcntile.errors import InputError, reason
 from fcntile.raster.classes import UNKNOWN, UNLABELLED
-from fcntile.raster.gdal import GDAL_ERRORS
+from fcntile.raster.gdal import GDAL_ERRORS, open_file
 from fcntile.raster.reprojection import Bounds, bring, meet
 from fcntile.raster.vectors import Features
 
@@ -50,14 +50,15 @@ class RasterLabels:
 
     def __init__(self, path: str, like: rasterio.DatasetReader, what: str = "labels") -> None:
         self._what = what
-        try:
-            self._file = rasterio.open(path)
-        except (*GDAL_ERRORS, ValueError) as error:
-            raise InputError(f"cannot open the labels {path}: {error}") from error
+        self._file = open_file(path, what)
         if self._file.count != 1:
-            raise InputError(f"the labels {path} have {self._file.count} bands, wanted is one")
+            raise InputError(
+                f"there are {self._file.count} bands in the {what} {path}, wanted is one"
+            )
         if self._file.dtypes[0].startswith("complex"):
-            raise InputError(f"the labels {path} are {self._file.dtypes[0]}, wanted are classes")
+            raise InputError(
+                f"there is {self._file.dtypes[0]} in the {what} {path}, wanted are classes"
+            )
         self._grid = self._file if is_same_grid(self._file, like) else self._warped(like)
         self._is_warped = self._grid is not self._file
         self._is_masked = MaskFlags.all_valid not in self._grid.mask_flag_enums[0]
@@ -70,7 +71,7 @@ class RasterLabels:
                 f"{bare.name} has no CRS, and {labels.name} ({labels.width} x {labels.height} px) "
                 f"is not on the grid of {like.name} ({like.width} x {like.height} px)"
             )
-        check_overlap(f"the labels {labels.name}", labels.crs, _extent(labels), like)
+        check_overlap(f"the {self._what} {labels.name}", labels.crs, _extent(labels), like)
         try:
             return WarpedVRT(
                 labels,
@@ -84,7 +85,8 @@ class RasterLabels:
             )
         except GDAL_ERRORS as error:
             raise InputError(
-                f"the labels {labels.name} cannot be brought to the grid of {like.name}: {error}"
+                f"the {self._what} {labels.name} cannot be brought to the grid of {like.name}: "
+                f"{reason(error)}"
             ) from error
 
     def read(self, window: Window) -> NDArray[np.uint16]:
@@ -97,7 +99,9 @@ class RasterLabels:
             values: NDArray[Any] = self._grid.read(1, window=window)
             labelled = self._labelled(window)
         except GDAL_ERRORS as error:
-            raise InputError(f"cannot read the {self._what} {self._file.name}: {error}") from error
+            raise InputError(
+                f"cannot read the {self._what} {self._file.name}: {reason(error)}"
+            ) from error
         if values.dtype == np.uint8 and labelled is None:
             return values.astype(np.uint16)
         if labelled is not None:
@@ -176,7 +180,7 @@ class VectorLabels:
         except GDAL_ERRORS as error:
             raise InputError(
                 f"the {features.what} {features.path} ({features.crs}) cannot be brought to "
-                f"{like.crs} of {like.name}: {error}"
+                f"{like.crs} of {like.name}: {reason(error)}"
             ) from error
         self._shapes = [
             (geometry, UNLABELLED if (value := known[i]) is None else value)
@@ -240,7 +244,7 @@ def check_overlap(
     except GDAL_ERRORS as error:
         raise InputError(
             f"{name} ({crs}, {_show(extent)}) cannot be brought to {like.crs} of "
-            f"{like.name}: {error}"
+            f"{like.name}: {reason(error)}"
         ) from error
     l0, b0, r0, t0 = _extent(like)
     shared = max(0.0, min(right, r0) - max(left, l0)) * max(0.0, min(top, t0) - max(bottom, b0))

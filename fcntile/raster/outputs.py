@@ -1,8 +1,6 @@
-"""The files that a run makes: what is in their bands, and whether they may be written."""
+"""The files that a run makes: what is in their bands."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcntile.errors import OutputError
 from fcntile.raster.classes import NO_LABEL, UNLABELLED
 
 Classes = Sequence[tuple[int, str, tuple[int, int, int]]]  # value, name, (red, green, blue)
 
-LONGEST_SUFFIX = ".parts.gone"  # of what is beside an output while it is made
 NODATA = {"uint8": NO_LABEL, "uint16": UNLABELLED}  # of masks, by their dtype
 
 
@@ -83,23 +79,3 @@ def class_values(positions: NDArray[Any], values: Sequence[int]) -> NDArray[Any]
     for row, out in rows:  # numpy widens indices to 8 bytes each
         table.take(row, out=out, mode="clip")
     return mask
-
-
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError unless a file can be written at `path`, and its parts beside it."""
-    try:
-        str(path).encode()
-        with suppress(FileNotFoundError, NotADirectoryError):
-            path.with_name(f"{path.name}{LONGEST_SUFFIX}").lstat()
-    except ValueError as error:
-        raise OutputError(f"the output {str(path)!r} is no name for a file: {error}") from error
-    except OSError as error:
-        raise OutputError(f"the output cannot be {path}: {error.strerror}") from error
-    if path.is_dir():
-        raise OutputError(f"the output {path} is a directory: give a file name")
-    if not path.parent.is_dir():
-        raise OutputError(f"the output directory {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"the output directory {path.parent} is not writable")
-    if path.exists() and not overwrite:
-        raise OutputError(f"the output {path} exists: use --overwrite to replace it")

@@ -1,6 +1,5 @@
 """The files of one part: small GeoTIFFs, each named by the CRC-32 of its pixels."""
 
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from fcntile.errors import OutputError
+from fcntile.files import cannot_write
 from fcntile.raster.gdal import GDAL_ERRORS
 from fcntile.raster.outputs import Output
 
@@ -137,17 +136,3 @@ def reads_back(path: Path) -> bool:
             return pixel_crc(part, Window(0, 0, part.width, part.height)) == named_crc(path)
     except GDAL_ERRORS:
         return False
-
-
-def sync(path: Path) -> None:
-    """Bring a file's content, or a folder's names, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def cannot_write(path: Path, error: Exception) -> OutputError:
-    """Return the error for a file that cannot be written, with GDAL's reason."""
-    return OutputError(f"cannot write {path} (is the disk full?): {error.__cause__ or error}")

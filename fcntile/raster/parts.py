@@ -19,8 +19,9 @@ import filelock
 from rasterio.windows import Window
 
 from fcntile.errors import OutputError
+from fcntile.files import cannot_write, sync, whole_file
 from fcntile.raster.outputs import Output
-from fcntile.raster.part_files import cannot_write, reads_back, sync
+from fcntile.raster.part_files import reads_back
 
 log = logging.getLogger(__name__)
 
@@ -280,13 +281,8 @@ def _write_manifest(folder: Path, facts: Facts, windows: Sequence[Window]) -> No
         OutputError: if it cannot be written.
     """
     cut = [[int(n) for n in window.flatten()] for window in windows]
-    written = folder / f".{MANIFEST}"
-    try:
+    with whole_file(folder / MANIFEST) as written:
         written.write_text(json.dumps({"facts": facts, "windows": cut}))
-        sync(written)
-        written.replace(folder / MANIFEST)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 def differences(before: Facts, now: Facts) -> str:

@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
-from fcntile.errors import InputError
+from fcntile.errors import InputError, reason
 from fcntile.raster.area import Area
 from fcntile.raster.gdal import GDAL_ERRORS, strict_gdal
 
@@ -262,8 +262,7 @@ def _read(
     except GDAL_ERRORS as error:
         last = window.row_off + window.height - 1
         raise InputError(
-            f"cannot read rows {window.row_off} to {last} of {raster.name}: "
-            f"{error.__cause__ or error}"
+            f"cannot read rows {window.row_off} to {last} of {raster.name}: {reason(error)}"
         ) from error
     if view.dtype.kind == "f":
         valid[:, :width] &= np.isfinite(view).all(axis=2)

@@ -11,8 +11,9 @@ from typing import Any
 import rasterio
 
 from fcntile.errors import InputError, OptionError
+from fcntile.files import same_file
 from fcntile.raster.classes import UNLABELLED, Class, Legend, legend_of
-from fcntile.raster.gdal import GDAL_ERRORS
+from fcntile.raster.gdal import open_file
 from fcntile.raster.labels import Labels, RasterLabels, VectorLabels
 from fcntile.raster.vectors import (
     BACKGROUND,
@@ -58,11 +59,6 @@ def expand(path: str, suffixes: Sequence[str] = RASTERS) -> list[str]:
             raise InputError(f"no file matches {path}")
         return files
     return [path]
-
-
-def same_file(path: str) -> str:
-    """Return what is equal for two paths of one file, however they are written."""
-    return path if "://" in path else str(Path(path).resolve())
 
 
 def pair_files(images: Iterable[str], labels: str) -> list[Pair]:
@@ -201,11 +197,8 @@ def raster_legend(path: str) -> Legend:
     Raises:
         InputError: if it cannot be opened.
     """
-    try:
-        with rasterio.open(path) as raster:
-            return legend_of(raster)
-    except (*GDAL_ERRORS, ValueError) as error:
-        raise InputError(f"cannot open the labels {path}: {error}") from error
+    with open_file(path, "labels") as raster:
+        return legend_of(raster)
 
 
 def _check_same(known: Legend, legend: Legend, path: str) -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fcntile.errors import OptionError, OutputError
+from fcntile.errors import OptionError
+from fcntile.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,14 +112,8 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    path = Path(path)
-    try:
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            figure.savefig(made, dpi=DOTS_PER_INCH)
-            made.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write the plot {path}: {error}") from error
+    with whole_file(Path(path)) as written:
+        figure.savefig(written, dpi=DOTS_PER_INCH)
 
 
 def draw_curves(path: str | Path, rows: Sequence[Mapping[str, float | None]]) -> None:

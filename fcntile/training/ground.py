@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcntile.errors import InputError
+from fcntile.files import same_file
 from fcntile.raster.classes import (
     NO_LABEL,
     UNLABELLED,
@@ -16,7 +17,7 @@ from fcntile.raster.classes import (
     lookup,
     read_classes,
 )
-from fcntile.raster.sources import LabelSource, pair_files, same_file
+from fcntile.raster.sources import LabelSource, pair_files
 from fcntile.training.dataset import Dataset
 from fcntile.training.sampling import Sampler, Split, split_by_files, split_by_ground
 from fcntile.training.survey import Survey, survey

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from skimage.io import imsave
 from skimage.util import montage
 
-from fcntile.errors import OutputError
+from fcntile.files import whole_file
 from fcntile.models.card import Card
 
 GAP = 8  # px between pictures
@@ -62,10 +62,5 @@ def save_samples(path: Path, rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Non
     pictures = np.stack([picture for row in rows for picture in row])
     shape = len(rows), len(rows[0])
     whole = montage(pictures, grid_shape=shape, padding_width=GAP, fill=(255,) * 3, channel_axis=3)
-    written = path.with_name(f".{path.name}")
-    try:
+    with whole_file(path) as written:
         imsave(written, whole, check_contrast=False)
-        written.replace(path)
-    except OSError as error:
-        written.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path} (is the disk full?): {error}") from error

@@ -13,7 +13,6 @@ import csv
 import io
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +23,7 @@ from rasterio.warp import transform_geom
 from rasterio.windows import Window, transform
 
 from fcntile.errors import OptionError, OutputError
+from fcntile.files import cannot_write, whole_file
 from fcntile.training.dataset import Dataset
 from fcntile.training.figures import draw_curves
 
@@ -141,18 +141,8 @@ class RunFolder:
         self._events = None
 
     def _write(self, name: str, text: str) -> None:
-        written = self.path / f".{name}"
-        try:
-            with written.open("w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            written.replace(self.path / name)
-        except OSError as error:
-            written.unlink(missing_ok=True)
-            raise OutputError(
-                f"cannot write {self.path / name} (is the disk full?): {error}"
-            ) from error
+        with whole_file(self.path / name) as written:
+            written.write_text(text)
 
     def _write_events(self, row: Row) -> None:
         if self._events is False:
@@ -172,9 +162,7 @@ class RunFolder:
             self._events.flush()
         except OSError as error:
             self._events = None  # its thread has ended: to close it would raise again
-            raise OutputError(
-                f"cannot write events for TensorBoard in {self.path} (is the disk full?): {error}"
-            ) from error
+            raise cannot_write(self.path, error) from error
 
 
 def _change(key: str, before: Any, now: Any) -> str:

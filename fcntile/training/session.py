@@ -17,6 +17,7 @@ import torch
 from rasterio.windows import Window
 
 from fcntile.errors import ModelError, OutputError, Stopped
+from fcntile.files import whole_file
 from fcntile.inference.devices import keep_freed_memory
 from fcntile.models.model_file import load_model, save_model
 from fcntile.training.checkpoint import read_state
@@ -188,13 +189,8 @@ class Session:
         """
         if not self.trainer.group.is_first:
             return
-        written = output.with_name(f".{output.name}")
-        try:
+        with whole_file(output) as written:
             shutil.copyfile(self.folder.best, written)
-            written.replace(output)
-        except OSError as error:
-            written.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {output} (is the disk full?): {error}") from error
 
     @property
     def loss(self) -> float:

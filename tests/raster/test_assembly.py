@@ -42,7 +42,7 @@ def write_mask(path, like, mask, rows=100, classes=CLASSES, part=(512, 512), ext
         open_parts([output], {}, plan_parts(extent, *part)) as parts,
     ):
         driver, options = more.get("driver", "COG"), more.get("creation_options")
-        check_outputs([output], map(Path, files_of(raster)), driver, options)
+        check_outputs([output], {"the input": files_of(raster)}, driver, options)
         assembly = Assembly(parts, raster, extent, **more)
         for window in parts.missing():
             writer = PartWriter(parts.folder, [output], window)
@@ -310,7 +310,7 @@ def test_a_replaced_mask_takes_its_sidecars_along(make_raster, noise, tmp_path):
 def test_the_raster_itself_is_never_replaced(make_raster, noise):
     path = make_raster(noise(1, 9, 9))
     before = Path(path).read_bytes()
-    with pytest.raises(OutputError, match="is an input"):
+    with pytest.raises(OutputError, match="is the input"):
         write_mask(Path(path), path, random_mask(9, 9))
     assert Path(path).read_bytes() == before
     assert not parts_folder(Path(path)).exists()

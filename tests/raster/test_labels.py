@@ -479,7 +479,7 @@ def test_complex_labels_are_refused(make_raster):
 
 def test_labels_of_several_bands_are_refused(make_raster, noise):
     labels = make_raster(noise(3, 8, 8), "labels.tif")
-    with rasterio.open(labels) as raster, pytest.raises(InputError, match="3 bands, wanted is one"):
+    with rasterio.open(labels) as raster, pytest.raises(InputError, match="there are 3 bands"):
         RasterLabels(labels, raster)
 
 

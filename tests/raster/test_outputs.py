@@ -1,10 +1,7 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from fcntile.errors import OutputError
-from fcntile.raster.outputs import check_output, class_values
+from fcntile.raster.outputs import class_values
 
 
 @pytest.mark.parametrize(
@@ -26,19 +23,3 @@ def test_positions_become_the_values_of_their_classes(values, dtype, position_dt
 def test_positions_that_are_the_values_are_not_copied(classes):
     positions = np.zeros((2, 3), np.uint8 if classes <= 255 else np.uint16)
     assert class_values(positions, range(classes)) is positions
-
-
-def test_outputs_that_cannot_be_written_are_refused_before_any_work(tmp_path):
-    with pytest.raises(OutputError, match="is a directory"):
-        check_output(tmp_path, overwrite=True)
-    with pytest.raises(OutputError, match="does not exist"):
-        check_output(tmp_path / "no" / "mask.tif", overwrite=False)
-    for nameless in (Path(), Path("/")):
-        with pytest.raises(OutputError, match="is no name for a file"):
-            check_output(nameless, overwrite=True)
-    with pytest.raises(OutputError, match="File name too long"):  # with what is beside it
-        check_output(tmp_path / ("m" * 250), overwrite=True)
-    (tmp_path / "mask.tif").touch()
-    with pytest.raises(OutputError, match="--overwrite"):
-        check_output(tmp_path / "mask.tif", overwrite=False)
-    check_output(tmp_path / "mask.tif", overwrite=True)
