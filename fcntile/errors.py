@@ -1,7 +1,11 @@
 """What can go wrong, one kind per exit code.
 
-A message is one sentence: what was given, what was wanted, what to do.
+A message is one sentence: what was given, what was wanted, what to do. Options are named as they
+are typed (`--batch-size`).
 """
+
+import sys
+from collections.abc import Iterable
 
 NOTE = 25  # level of log messages that answer what the user asked for: said unless -q
 
@@ -58,3 +62,16 @@ class Stopped(FcntileError):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum  # as shells have it
+
+
+def check_choice(option: str, value: str, known: Iterable[str]) -> None:
+    """Raise OptionError unless an option has one of its values."""
+    if value not in known:
+        raise OptionError(f"{option} {value!r} is none of {', '.join(known)}")
+
+
+def check_range(option: str, value: float, low: float, high: float | None = None) -> None:
+    """Raise OptionError unless an option is a number from `low` to `high`, or any finite one."""
+    if not low <= value <= (sys.float_info.max if high is None else high):
+        limit = "" if high is None else f" to {high}"
+        raise OptionError(f"{option} {value} is not a number from {low}{limit}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fcntile.errors import InputError, OptionError
+from fcntile.errors import InputError, check_range
 from fcntile.files import check_apart, check_output
 from fcntile.raster.classes import (
     UNLABELLED,
@@ -196,12 +196,11 @@ def evaluate(
 
 
 def _check_options(ignore: Sequence[int], tolerance: float | None, rounds: int) -> None:
-    if wrong := [value for value in ignore if not 0 <= value <= UNLABELLED]:
-        raise OptionError(f"--ignore {wrong[0]} is no label value: they are 0 to {UNLABELLED}")
-    if tolerance is not None and not 0 <= tolerance <= MAX_TOLERANCE:
-        raise OptionError(f"--tolerance {tolerance} is not from 0 to {MAX_TOLERANCE} px")
-    if rounds < 0:
-        raise OptionError(f"--bootstrap {rounds} is no number of rounds")
+    for value in ignore:
+        check_range("--ignore", value, 0, UNLABELLED)
+    if tolerance is not None:
+        check_range("--tolerance", tolerance, 0, MAX_TOLERANCE)
+    check_range("--bootstrap", rounds, 0)
 
 
 def _check_plot(path: Path, pairs: Sequence[Pair], *, overwrite: bool) -> None:

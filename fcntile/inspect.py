@@ -1,7 +1,6 @@
 """Model and window in, picture out: what a net does with the image, and how far it looks."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
 
-from fcntile.errors import InputError, OptionError, OutOfMemoryError
+from fcntile.errors import InputError, check_range
 from fcntile.files import check_apart, check_output
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
-from fcntile.inference.devices import exact_fp32, make_plan
-from fcntile.inference.engine import out_of_memory
+from fcntile.inference.devices import exact_fp32, make_plan, out_of_memory
 from fcntile.inference.windows import choose_window, field_window, recommend_overlap
 from fcntile.models.card import Card
 from fcntile.models.effective_field import EffectiveField, measure_field, spread_places
@@ -108,8 +106,7 @@ def inspect(
         OutputError: if the picture exists or cannot be written.
     """
     path, plan = Path(output), make_plan(device, "fp32", 1, threads)
-    if maps < 1:
-        raise OptionError(f"--maps {maps} is no number of maps: give 1 or more")
+    check_range("--maps", maps, 1)
     check_figure(path)
     check_output(path, overwrite=overwrite)
     check_apart(path, {"the model": [model]})
@@ -140,7 +137,8 @@ def inspect(
     if plan.device.type == "cpu":
         torch.set_num_threads(plan.threads)
     exact_fp32(plan.device)
-    with _out_of_memory(plan.device, card):
+    advice = "use a smaller --window, or another --device"
+    with out_of_memory(plan.device, f"a look into {card.name}", advice):
         found = passed(shown.height, shown.width)
         places = choose_stages(found, dict(net.named_modules()))
         stages, logits = record(net.to(plan.device), x.to(plan.device), found, places, maps)
@@ -172,19 +170,6 @@ def inspect(
     )
 
 
-@contextmanager
-def _out_of_memory(device: torch.device, card: Card) -> Iterator[None]:
-    """Turn what torch raises for lack of memory into OutOfMemoryError."""
-    try:
-        with out_of_memory(device, 1):
-            yield
-    except OutOfMemoryError as error:
-        raise OutOfMemoryError(
-            f"{device} has too little memory to look into {card.name}: use a smaller --window, or "
-            "another --device"
-        ) from error
-
-
 def _read(
     raster: rasterio.DatasetReader, bands: Sequence[int], window: Window, card: Card
 ) -> tuple[Tensor, NDArray[np.bool_]]:
@@ -194,10 +179,7 @@ def _read(
         raise InputError(
             f"{raster.name} has no data in the window {_text(window)}: choose another --window"
         )
-    mean, std = (
-        np.array([getattr(band, name) for band in card.bands], np.float32)
-        for name in ("mean", "std")
-    )
+    mean, std = np.array(card.means, np.float32), np.array(card.stds, np.float32)
     return normalise(pixels, valid, mean, std)[None], valid
 
 

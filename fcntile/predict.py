@@ -12,15 +12,15 @@ from pathlib import Path
 import rasterio
 from rasterio.windows import Window
 
-from fcntile.errors import OptionError
-from fcntile.files import check_output
+from fcntile.errors import OptionError, check_choice
+from fcntile.files import check_output, same_file
 from fcntile.inference.blend import Halves, Rows, blend, empty_rows
 from fcntile.inference.checks import (
-    check_choice,
     choose_bands,
     remark_on_resolution,
     remark_on_tile,
 )
+from fcntile.inference.choices import DRIVERS, DTYPES, PRODUCTS, STITCHES
 from fcntile.inference.cluster.client import Tally, have_parts_made
 from fcntile.inference.cluster.crew import choose_crew
 from fcntile.inference.cluster.walk import Order
@@ -173,15 +173,10 @@ def predict(
     """
     start, clock = time.perf_counter(), Clock()
     keep_freed_memory()
-    for option, value in (("stitch", stitch), ("dtype", dtype), ("driver", driver)):
-        check_choice(option, value)
-    for name in products or {}:
-        check_choice("product", name)
-    paths = {"mask": Path(output)} | {name: Path(p) for name, p in (products or {}).items()}
-    for path in paths.values():  # names, before anything is looked for beside them
-        check_output(path, overwrite=True)
-    if len({path.resolve() for path in paths.values()}) < len(paths):
-        raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
+    check_choice("--stitch", stitch, STITCHES)
+    check_choice("--dtype", dtype, DTYPES)
+    check_choice("--format", driver, DRIVERS)
+    paths = _output_paths(output, products or {})
     if aoi == "":
         raise OptionError("the area of interest is a file without a name: leave it out, or name it")
     input, aoi = str(input), str(aoi) if aoi else None
@@ -213,7 +208,7 @@ def predict(
             max_memory=crew.memory(max_memory) if crew else max_memory,
             width=int(extent.width),
             fixed_batch=bool(batch_size),
-            here=scheduler is None,
+            is_local=scheduler is None,
             shares=crew is not None and not aoi,
         )
         remark_on_tile(loaded, layout.tiling.tile)
@@ -296,6 +291,18 @@ def predict(
         model=card.name,
         device=str(plan.device),
     )
+
+
+def _output_paths(output: str | Path, products: Mapping[str, str | Path]) -> dict[str, Path]:
+    """Return where the mask and the other products go, by their names."""
+    for name in products:
+        check_choice("product", name, PRODUCTS)
+    paths = {"mask": Path(output)} | {name: Path(path) for name, path in products.items()}
+    for path in paths.values():  # names, before anything is looked for beside them
+        check_output(path, overwrite=True)
+    if len(set(map(same_file, paths.values()))) < len(paths):
+        raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
+    return paths
 
 
 class Walker:

@@ -1,6 +1,5 @@
 """`fcntile evaluate`."""
 
-import json
 import sys
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -82,8 +81,7 @@ def evaluate(as_json: bool, progress: str | None, **values: Any) -> None:
     with reporting(progress, unit="row") as report:
         evaluation = evaluate(progress=report, **values)
     if as_json:
-        json.dump(evaluation.as_dict(), sys.stdout, allow_nan=False)
-        sys.stdout.write("\n")
+        options.print_json(evaluation.as_dict())
     else:
         sys.stdout.writelines(f"{line}\n" for line in _report(evaluation))
 

@@ -1,7 +1,5 @@
 """`fcntile import`."""
 
-import json
-import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -41,5 +39,4 @@ def import_(as_json: bool, **values: Any) -> None:
 
     summary = import_weights(**values)
     if as_json:
-        json.dump(asdict(summary), sys.stdout)
-        sys.stdout.write("\n")
+        options.print_json(asdict(summary))

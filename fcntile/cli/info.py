@@ -1,8 +1,6 @@
 """`fcntile info`."""
 
-import json
 import re
-import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -61,8 +59,7 @@ def info(
 
     found = info(name, size=size, bands=bands, classes=classes, arch_options=arch_options)
     if as_json:
-        json.dump(asdict(found), sys.stdout)
-        sys.stdout.write("\n")
+        options.print_json(asdict(found))
         return
     height, width = found.size
     click.echo(f"{found.name}: {found.bands} x {height} x {width} px in\n")

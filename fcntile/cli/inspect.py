@@ -1,8 +1,6 @@
 """`fcntile inspect`."""
 
-import json
 import re
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +67,7 @@ def inspect(as_json: bool, **values: Any) -> None:
 
     summary = inspect(**values)
     if as_json:
-        json.dump(asdict(summary), sys.stdout)
-        sys.stdout.write("\n")
+        options.print_json(asdict(summary))
     else:
         click.echo(_line(summary))
 

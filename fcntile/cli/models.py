@@ -1,7 +1,5 @@
 """`fcntile models`."""
 
-import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -35,8 +33,7 @@ def models(as_json: bool) -> None:
 
     networks = [summarise(name) for name in list_models()]
     if as_json:
-        json.dump([asdict(network) for network in networks], sys.stdout)
-        sys.stdout.write("\n")
+        options.print_json([asdict(network) for network in networks])
         return
     for cells in (HEADER, *map(row, networks)):
         click.echo("{:<18}{:>12}{:>9}{:>8}{:>7}{:>6}  {}".format(*cells))

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from fcntile.inference.choices import PRECISIONS
+
 
 def pixels_or_share(
     ctx: click.Context, param: click.Parameter, value: str | None
@@ -83,6 +85,11 @@ def arch_options(
     return values
 
 
+def print_json(summary: Any) -> None:
+    """Print what a command did, as `--json` wants it: one line on stdout."""
+    click.echo(json.dumps(summary))
+
+
 arch_option = click.option(
     "--arch-option",
     "arch_options",
@@ -109,7 +116,7 @@ device = click.option(
 )
 precision = click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
     help="Numbers the net computes with; auto is fp32. Half precision changes some labels.",

@@ -1,7 +1,5 @@
 """`fcntile predict`."""
 
-import json
-import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +7,7 @@ import click
 
 from fcntile.cli import importing, options
 from fcntile.cli.progress import reporting
+from fcntile.inference.choices import DRIVERS, DTYPES, PRODUCTS, STITCHES
 
 FORECAST = """\
 outputs   {width} x {height} px, about {output_mb:.1f} MB
@@ -18,7 +17,6 @@ parts     {parts}, in swaths of {swath} columns
 memory    {memory_mb:.0f} MB
 device    {device}
 time      about {seconds:.0f} s"""
-PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
 
 
 @click.command(short_help="Segment a raster.")
@@ -41,7 +39,7 @@ PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
 )
 @click.option(
     "--stitch",
-    type=click.Choice(["cosine", "exact", "crop"]),
+    type=click.Choice(STITCHES),
     default="cosine",
     show_default=True,
     help="How tiles become one: blended by a cosine over their overlap; cropped by all that the "
@@ -71,7 +69,7 @@ PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
 @click.option(
     "-t",
     "--dtype",
-    type=click.Choice(["uint8", "float16", "float32"]),
+    type=click.Choice(DTYPES),
     default="uint8",
     show_default=True,
     help="Numbers in these: uint8 is 1 to 255 for 0 to 1, and 0 for no data; not for logits, which "
@@ -91,7 +89,7 @@ PRODUCTS = ("probabilities", "confidence", "entropy", "logits")
     "--format",
     "--driver",
     "driver",
-    type=click.Choice(["COG", "GTiff"], case_sensitive=False),
+    type=click.Choice(DRIVERS, case_sensitive=False),
     default="COG",
     show_default=True,
     help="Format of the mask.",
@@ -157,7 +155,6 @@ def predict(as_json: bool, progress: str | None, **values: Any) -> None:
     with reporting("none" if values["dry_run"] else progress, unit="tile") as report:
         made = predict(progress=report, products=products, **values)
     if as_json:
-        json.dump(asdict(made), sys.stdout)
-        sys.stdout.write("\n")
+        options.print_json(asdict(made))
     elif values["dry_run"]:
         click.echo(FORECAST.format(**asdict(made)))

@@ -1,8 +1,6 @@
 """`fcntile train`."""
 
-import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -132,8 +130,7 @@ def train(
     if is_quiet:
         return
     if as_json:
-        json.dump(asdict(done), sys.stdout)
-        sys.stdout.write("\n")
+        options.print_json(asdict(done))
     elif dry_run:
         _show(done)  # type: ignore[arg-type]
 

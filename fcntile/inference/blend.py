@@ -22,7 +22,8 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from fcntile.errors import ModelError
-from fcntile.inference.engine import Tile, out_of_memory
+from fcntile.inference.devices import out_of_memory
+from fcntile.inference.engine import Tile
 from fcntile.inference.products import Product, Threshold, reduce
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
@@ -36,12 +37,12 @@ class Half:
     """What one of two rows of tiles has of the junction between them.
 
     Args:
-        logits: (classes, ramp, width) float32, anything where no pixel is valid; None if none is.
-        valid: (ramp, width) bool, which pixels the mask is to have; None in the upper row's half.
+        logits: (classes, ramp, width) float32, anything where no pixel is wanted; None if none is.
+        wanted: (ramp, width) bool, which pixels the mask is to have; None in the upper row's half.
     """
 
     logits: NDArray[np.float32] | None
-    valid: NDArray[np.bool_] | None = None
+    wanted: NDArray[np.bool_] | None = None
 
 
 @dataclass
@@ -97,7 +98,7 @@ def blend(
     """
     blender = Blender(tiling, block, products, device, threshold, shares=halves is not None)
     for tile in tiles:
-        with clock("blend"), out_of_memory(device, 1):
+        with clock("blend"), out_of_memory(device, "blending", "use a smaller --tile"):
             blender.add(tile)
             if tile.column < block.columns[-1]:
                 continue
@@ -177,7 +178,7 @@ class Blender:
         self._shares_below = shares and last < y.count - 1 and y.junction(last + 1)[0] == bottom
         self._top: Tensor | None = None  # junctions above the first row, if they are shared
         shape = (y.ramp, right - left) if self._shares_above else (0, 0)
-        self._top_valid = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._top_wanted = torch.zeros(shape, dtype=torch.bool, device=device)
 
     def _window(self, row: int) -> tuple[slice, slice]:
         """Return the rows and columns of the window that a row of tiles completes."""
@@ -196,55 +197,77 @@ class Blender:
             tile: the next one; its logits are overwritten.
         """
         y, x = self._tiling.y, self._tiling.x
-        wanted, columns = self._window(tile.row)
-        left, self._left = self._left, None
+        rows, columns = self._window(tile.row)
         if tile.column == self._block.columns[0]:
-            left = None
-            shape = wanted.stop - wanted.start, columns.stop - columns.start
-            self._rows = [
-                torch.full((p.bands, *shape), p.nodata, dtype=p.dtype, device=self._device)
-                for p in self._products
-            ]
+            self._begin_row(rows.stop - rows.start, columns.stop - columns.start)
+        before, self._left = self._left, None
         if tile.logits is None:
             return
         (y0, y1), (x0, x1) = y.counted(tile.row), x.counted(tile.column)
-        (_, y_done), (_, x_done) = y.finished(tile.row), x.finished(tile.column)
-        top, side = y.start(tile.row), x.start(tile.column)
-        logits = tile.logits[:, y0 - top : y1 - top, x0 - side : x1 - side]
+        top, left = y.start(tile.row), x.start(tile.column)
+        x_done = x.finished(tile.column)[1]
+        logits = tile.logits[:, y0 - top : y1 - top, x0 - left : x1 - left]  # those with weight
 
-        if left is not None:
+        if before is not None:
             junction = logits[:, :, : x.ramp]
-            torch.lerp(left, junction, self._up[x.ramp], out=junction)
+            torch.lerp(before, junction, self._up[x.ramp], out=junction)
         self._left = logits[:, :, x_done - x0 :]
         first, stop = max(x0, columns.start), min(x_done, columns.stop)
         if first >= stop:
             return
-        logits = logits[:, :, first - x0 : stop - x0]
-        here = slice(first - columns.start, stop - columns.start)
+
+        logits = logits[:, :, first - x0 : stop - x0]  # (K, y1 - y0, stop - first)
+        wanted = tile.wanted  # (y1 - y0, stop - first) from here on
+        if wanted is not None:
+            wanted = wanted[y0 - top : y1 - top, first - left : stop - left]
+        here = slice(first - columns.start, stop - columns.start)  # in the window
+        self._blend_above(tile.row, logits, wanted, here)
+        if rows.start < rows.stop:
+            done = slice(rows.start - y0, rows.stop - y0)
+            self._put(logits[:, done], None if wanted is None else wanted[done], here)
+
+    def _begin_row(self, height: int, width: int) -> None:
+        """Make room for what a row of tiles completes: no data, until it is there."""
+        self._left = None
+        self._rows = [
+            torch.full((p.bands, height, width), p.nodata, dtype=p.dtype, device=self._device)
+            for p in self._products
+        ]
+
+    def _blend_above(self, row: int, logits: Tensor, wanted: Tensor | None, here: slice) -> None:
+        """Blend a tile with those above it, and keep its side of the junctions below it.
+
+        Args:
+            row: of tiles.
+            logits: (K, rows, columns) of the tile's pixels with weight; overwritten.
+            wanted: (rows, columns) bool, which of them the mask is to have; None if all.
+            here: columns of the window.
+        """
+        y, width = self._tiling.y, int(self._block.window.width)
         if self._above is None:
-            open_ones = len(logits), y.ramp, columns.stop - columns.start
-            self._above = torch.zeros(open_ones, device=self._device)
-        if tile.row > self._block.rows[0]:
+            self._above = torch.zeros(len(logits), y.ramp, width, device=self._device)
+        if row > self._block.rows[0]:
             junction, up = logits[:, : y.ramp], self._up[y.ramp][:, None]
             torch.lerp(self._above[:, :, here], junction, up, out=junction)
         elif self._shares_above:
             if self._top is None:
                 self._top = torch.zeros_like(self._above)
             self._top[:, :, here] = logits[:, : y.ramp]
-            spans = slice(y0 - top, y0 - top + y.ramp), slice(first - side, stop - side)
-            self._top_valid[:, here] = True if tile.valid is None else tile.valid[spans]
-        if tile.row < self._block.rows[-1] or self._shares_below:
-            self._above[:, :, here] = logits[:, y_done - y0 :]
-        if wanted.start >= wanted.stop:
-            return
+            self._top_wanted[:, here] = True if wanted is None else wanted[: y.ramp]
+        if row < self._block.rows[-1] or self._shares_below:
+            self._above[:, :, here] = logits[:, y.finished(row)[1] - y.counted(row)[0] :]
 
-        logits = logits[:, wanted.start - y0 : wanted.stop - y0]
+    def _put(self, logits: Tensor, wanted: Tensor | None, here: slice) -> None:
+        """Reduce finished logits to what is wanted of them, and put that in its columns.
+
+        Args:
+            logits: (K, rows, columns)
+            wanted: (rows, columns) bool, which of them the mask is to have; None if all.
+            here: columns of the window.
+        """
         best, made = reduce(logits, self._products, self._threshold)
         self._total += best.sum()
-        empty = None
-        if tile.valid is not None:
-            spans = slice(wanted.start - top, wanted.stop - top), slice(first - side, stop - side)
-            empty = ~tile.valid[spans]
+        empty = None if wanted is None else ~wanted
         for rows, values, product in zip(self._rows, made, self._products, strict=True):
             rows[:, :, here] = values
             if empty is not None:
@@ -264,7 +287,7 @@ class Blender:
     def share(self, row: int, halves: Halves) -> None:
         """Leave what a finished row of tiles has of the junctions around the window."""
         if self._shares_above and row == self._block.rows[0]:
-            halves.above = Half(_on_host(self._top), self._top_valid.cpu().numpy())
+            halves.above = Half(_on_host(self._top), self._top_wanted.cpu().numpy())
             self._top = None
         if self._shares_below and row == self._block.rows[-1]:
             halves.below = Half(_on_host(self._above))

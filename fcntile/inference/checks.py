@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import rasterio
 from rasterio.enums import ColorInterp
 
-from fcntile.errors import InputError, OptionError
+from fcntile.errors import InputError
 from fcntile.models.card import Card
 from fcntile.models.model_file import Model
 from fcntile.raster.reader import COLOURS, band_names, choose_numbers, plain, resolution
@@ -16,20 +16,6 @@ log = logging.getLogger(__name__)
 RESOLUTION_FACTOR = (
     1.5  # ground pixels this much larger or smaller than in training are remarked on
 )
-
-
-CHOICES = {
-    "stitch": ("cosine", "exact", "crop"),
-    "dtype": ("uint8", "float16", "float32"),
-    "driver": ("COG", "GTiff"),
-    "product": ("probabilities", "confidence", "entropy", "logits"),
-}
-
-
-def check_choice(option: str, value: str) -> None:
-    """Raise OptionError unless an option has one of its values, which Python does not check."""
-    if value not in CHOICES[option]:
-        raise OptionError(f"{option} {value!r} is none of {', '.join(CHOICES[option])}")
 
 
 def choose_bands(

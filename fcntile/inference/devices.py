@@ -1,6 +1,7 @@
 """Where a net runs, and how."""
 
 import ctypes
+import logging
 import os
 import resource
 import sys
@@ -11,12 +12,25 @@ from pathlib import Path
 
 import torch
 
-from fcntile.errors import OptionError
+from fcntile.errors import OptionError, OutOfMemoryError, check_choice, check_range
+from fcntile.inference.choices import PRECISIONS
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+log = logging.getLogger(__name__)
+
+COMPUTES_IN = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GPU_BATCH = 8
-MOST = {"threads": 1024, "batch size": 65536}
+MAX_THREADS, MAX_BATCH = 1024, 65536
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+
+
+LACKS_MEMORY = (  # torch's words; oneDNN's do not say what it lacks, nearly always it is memory
+    "out of memory",
+    "can't allocate memory",
+    "STATUS_ALLOC_FAILED",
+    "could not create a primitive",
+    "could not create a memory object",
+    "could not execute a primitive",
+)
 
 
 @dataclass(frozen=True)
@@ -64,15 +78,15 @@ def make_plan(
         OptionError: if there is no such device here, or a number is none that can be used.
     """
     where = choose_device(device) if isinstance(device, str) else device
-    if precision not in ("auto", *PRECISIONS):
-        raise OptionError(f"precision {precision!r} is none of auto, {', '.join(PRECISIONS)}")
-    for name, wish in (("threads", threads), ("batch size", batch_size)):
-        if wish is not None and not 1 <= wish <= MOST[name]:
-            raise OptionError(f"{name} {wish} is not from 1 to {MOST[name]}")
+    check_choice("--precision", precision, PRECISIONS)
+    if threads is not None:
+        check_range("--threads", threads, 1, MAX_THREADS)
+    if batch_size is not None:
+        check_range("--batch-size", batch_size, 1, MAX_BATCH)
     on_cpu = where.type == "cpu"
     return Plan(
         device=where,
-        precision=PRECISIONS["fp32" if precision == "auto" else precision],
+        precision=COMPUTES_IN["fp32" if precision == "auto" else precision],
         batch_size=batch_size or (1 if on_cpu else GPU_BATCH),
         threads=threads or available_cpus(),
     )
@@ -123,6 +137,28 @@ def give_back_freed_memory() -> None:
     """Give back to the system what is freed, where there is glibc."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def out_of_memory(device: torch.device, what: str, advice: str) -> Iterator[None]:
+    """Turn what torch raises for lack of memory into an error that says what to do.
+
+    Args:
+        device: that lacks it.
+        what: there is too little memory for, such as "8 tile(s) at a time".
+        advice: what to do.
+
+    Raises:
+        OutOfMemoryError: if there is too little.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        lacks = any(words in str(error) for words in LACKS_MEMORY)
+        if isinstance(error, RuntimeError) and not lacks:
+            raise
+        log.info("torch says: %s", error)
+        raise OutOfMemoryError(f"{device} has too little memory for {what}: {advice}") from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from fcntile.inference.devices import (
     Plan,
     exact_fp32,
     give_back_freed_memory,
+    out_of_memory,
     threads_of_torch,
 )
 from fcntile.inference.stages import Clock
@@ -32,14 +33,6 @@ from fcntile.raster.reader import Strip
 
 log = logging.getLogger(__name__)
 
-LACKS_MEMORY = (  # torch's words; oneDNN's do not say what it lacks, nearly always it is memory
-    "out of memory",
-    "can't allocate memory",
-    "STATUS_ALLOC_FAILED",
-    "could not create a primitive",
-    "could not create a memory object",
-    "could not execute a primitive",
-)
 Inferred = tuple[Tensor, Tensor | None]  # logits, and which pixels the mask is to have
 
 
@@ -50,14 +43,14 @@ class Tile:
     Args:
         row: index of its row of tiles.
         column: index in that row.
-        logits: (classes, rows, columns) float32 on the device; None if no pixel is valid.
-        valid: (rows, columns) bool on the device, which pixels the mask is to have; None if all.
+        logits: (classes, rows, columns) float32 on the device; None if no pixel is wanted.
+        wanted: (rows, columns) bool on the device, which pixels the mask is to have; None if all.
     """
 
     row: int
     column: int
     logits: Tensor | None
-    valid: Tensor | None
+    wanted: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -97,18 +90,18 @@ class Engine:
         exact_fp32(plan.device)
         self._pool = _pool(plan)
         self._stride = model.net.stride
-        bands = model.card.bands
+        card = model.card
         rows, columns = tiling.y.length(0), tiling.x.length(0)  # no tile is larger
-        with out_of_memory(plan.device, plan.batch_size):
-            classes = len(model.card.classes)
+        with out_of_memory(plan.device, "the net", "use a smaller --tile, or another --device"):
+            classes = len(card.classes)
             with threads_of_torch(plan.threads):
                 self._net = prepare(model.net, plan.device, plan.precision, classes)
             # a value per band and column: a row of a tile is one run of numbers, faster on CPUs
-            self._mean = torch.tensor([b.mean for b in bands] * columns, device=plan.device)
-            self._std = torch.tensor([b.std for b in bands] * columns, device=plan.device)
+            self._mean = torch.tensor(card.means * columns, device=plan.device)
+            self._std = torch.tensor(card.stds * columns, device=plan.device)
             if plan.device.type == "cpu" and plan.precision == torch.bfloat16:
                 # weights are laid out for this tile, wherever a walk begins
-                first = torch.zeros(1, len(bands), rows, columns)
+                first = torch.zeros(1, len(card.bands), rows, columns)
                 self._pool.submit(self._run, first).result()
 
     def infer(self, strips: Iterable[Strip], block: Block) -> Iterator[Tile]:
@@ -140,22 +133,21 @@ class Engine:
         """Bring a batch to the device and through the net; None if it has no pixels."""
         if batch.pixels is None:
             return None
-        count = len(batch.pixels)
+        count, side = len(batch.pixels), max(batch.pixels.shape[1:3])
+        what = f"{self.plan.workers} tile(s) of {side} px at a time"
+        half = max(1, side // 2 // self._stride) * self._stride
+        advice = f"with --tile {half} they take a quarter"
+        if self.plan.workers > 1:
+            advice += ", with --threads 1 fewer are at work"
         while True:
             size = self._size
             try:
-                with self.clock("infer"), out_of_memory(self.plan.device, size):
+                with self.clock("infer"), out_of_memory(self.plan.device, what, advice):
                     parts = [self._pass(batch, i, size) for i in range(0, count, size)]
                     return _joined([p[0] for p in parts]), _joined_masks([p[1] for p in parts])
-            except OutOfMemoryError as error:
+            except OutOfMemoryError:
                 if size == 1:
-                    side = max(batch.pixels.shape[1:3])
-                    half = max(1, side // 2 // self._stride) * self._stride
-                    raise OutOfMemoryError(
-                        f"{self.plan.device} has too little memory for {self.plan.workers} tile(s) "
-                        f"of {side} px at a time: with --tile {half} they take a quarter"
-                        + (", with --threads 1 fewer are at work" if self.plan.workers > 1 else "")
-                    ) from error
+                    raise
             self._shrink(size)  # once the error has let go of the maps that it came up with
 
     def _shrink(self, size: int) -> None:
@@ -236,19 +228,19 @@ def _batches(strips: Iterable[Strip], tiling: Tiling, block: Block, size: int) -
         for column in block.columns:
             first = tiling.x.start(column) - left
             span = slice(first, tiling.x.stop(column) - left)
-            seen = None if strip.valid is None else strip.valid[:, span]
-            shown = seen
+            has_data = None if strip.valid is None else strip.valid[:, span]
+            is_wanted = has_data
             if strip.wanted is not None:
                 here = strip.wanted[:, span]
-                shown = here if seen is None else here & seen
-            if shown is not None and not shown.any():
+                is_wanted = here if has_data is None else here & has_data
+            if is_wanted is not None and not is_wanted.any():
                 places.append((row, column, None))
                 continue
             places.append((row, column, len(pixels)))
             pixels.append(strip.pixels[:, span].copy())  # a view would keep the strip
-            valid.append(None if seen is None or seen.all() else seen.copy())
+            valid.append(None if has_data is None or has_data.all() else has_data.copy())
             if strip.wanted is not None:
-                wanted.append(shown)
+                wanted.append(is_wanted)
             if len(pixels) == size:
                 yield batch()
                 places, pixels, valid, wanted = [], [], [], []
@@ -285,25 +277,9 @@ def _joined_masks(parts: list[Tensor | None]) -> Tensor | None:
 
 def _tiles(batch: Batch, result: Future[Inferred | None]) -> Iterator[Tile]:
     """Yield the tiles of an inferred batch."""
-    logits, valid = result.result() or (None, None)
+    logits, wanted = result.result() or (None, None)
     for row, column, i in batch.places:
         if i is None or logits is None:
             yield Tile(row, column, None, None)
         else:
-            yield Tile(row, column, logits[i], None if valid is None else valid[i])
-
-
-@contextmanager
-def out_of_memory(device: torch.device, batch_size: int) -> Iterator[None]:
-    """Turn what torch raises for lack of memory into OutOfMemoryError."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        lacks = any(words in str(error) for words in LACKS_MEMORY)
-        if isinstance(error, RuntimeError) and not lacks:
-            raise
-        log.info("torch says: %s", error)
-        raise OutOfMemoryError(
-            f"{device} has too little memory for {batch_size} tile(s) at a time: "
-            "use a smaller --batch-size, --tile or --threads"
-        ) from error
+            yield Tile(row, column, logits[i], None if wanted is None else wanted[i])

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from fcntile.inference.blend import Half, Rows, check_finite, taper, to_numpy, without_data
-from fcntile.inference.engine import out_of_memory
+from fcntile.inference.devices import out_of_memory
 from fcntile.inference.products import Product, Threshold, reduce
 
 COLUMNS = 2048  # that are joined at a time
@@ -34,10 +34,10 @@ def join(
     """
     made, first = [], 0
     for half in lower:
-        assert half.valid is not None
-        stop = first + half.valid.shape[1]
+        assert half.wanted is not None
+        stop = first + half.wanted.shape[1]
         above = None if upper.logits is None else upper.logits[:, :, first:stop]
-        made.append(_join(above, half.logits, half.valid, products, device, threshold))
+        made.append(_join(above, half.logits, half.wanted, products, device, threshold))
         first = stop
     return [np.concatenate(rows, axis=2) for rows in zip(*made, strict=True)]
 
@@ -45,23 +45,23 @@ def join(
 def _join(
     upper: NDArray[np.float32] | None,
     lower: NDArray[np.float32] | None,
-    valid: NDArray[np.bool_],
+    wanted: NDArray[np.bool_],
     products: Sequence[Product],
     device: torch.device,
     threshold: Threshold | None,
 ) -> Rows:
-    rows = without_data(products, valid.shape)
+    rows = without_data(products, wanted.shape)
     if upper is None or lower is None:
         return rows
-    up = taper(len(valid)).to(device)[:, None]
-    for first in range(0, valid.shape[1], COLUMNS):
+    up = taper(len(wanted)).to(device)[:, None]
+    for first in range(0, wanted.shape[1], COLUMNS):
         here = (..., slice(first, first + COLUMNS))
-        with out_of_memory(device, 1):
-            above, below, seen = (
-                torch.tensor(array[here], device=device) for array in (upper, lower, valid)
+        with out_of_memory(device, "the rows where parts meet", "use a smaller --overlap"):
+            above, below, shown = (
+                torch.tensor(array[here], device=device) for array in (upper, lower, wanted)
             )
             best, made = reduce(torch.lerp(above, below, up), products, threshold)
             check_finite(best.sum(), "where the parts of two workers meet")
             for array, values, product in zip(rows, made, products, strict=True):
-                array[here] = to_numpy(values.masked_fill(~seen, product.nodata))
+                array[here] = to_numpy(values.masked_fill(~shown, product.nodata))
     return rows

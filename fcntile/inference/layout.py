@@ -47,7 +47,7 @@ class Layout:
     @property
     def need(self) -> Need:
         """Memory that this takes."""
-        return self.budget.need(self.tiling)
+        return self.budget.need(self.tiling, self.plan)
 
 
 def plan_layout(
@@ -65,7 +65,7 @@ def plan_layout(
     width: int | None = None,
     fixed_batch: bool = False,
     shares: bool = False,
-    here: bool = True,
+    is_local: bool = True,
 ) -> Layout:
     """Return how to go through a raster.
 
@@ -84,7 +84,7 @@ def plan_layout(
         width: columns to go through; None for the raster's.
         fixed_batch: whether the plan's batch is the user's wish.
         shares: whether workers share junctions.
-        here: whether the net runs on this machine, whose memory can be asked.
+        is_local: whether the net runs on this machine, whose memory can be asked.
 
     Raises:
         OptionError: if tile and overlap do not suit the net.
@@ -110,7 +110,7 @@ def plan_layout(
         # before the search, so that what does not suit the net is said as such
         tilings(model.net.size or TILES[0] // step * step)
         side = model.net.size or _earlier_tile(earlier or {}, tilings)
-        side = side or largest_tile(tilings, budget.need, step, bound)
+        side = side or largest_tile(tilings, lambda grid: budget.need(grid, plan), step, bound)
     else:
         side = int(tile or model.card.tile)
     tiling = tilings(side)
@@ -123,21 +123,20 @@ def plan_layout(
             tiling.compute_factor,
         )
     columns = width
-    plan = replace(plan, batch_size=min(plan.batch_size, tiling.y.count * tiling.x.count))
-    budget.plan = plan
-    is_wish = here and plan.batch_size > 1 and plan.device.type == "cpu"  # of much memory
-    if max_memory is not None or is_wish:
-        columns = choose_columns(budget.need(tiling), width, bound)
+    plan = replace(plan, batch_size=min(plan.batch_size, tiling.count))
+    # a CPU has one tile at a time unless the user asks for more, which may take much memory
+    is_large = is_local and plan.batch_size > 1 and plan.device.type == "cpu"
+    if max_memory is not None or is_large:
+        columns = choose_columns(budget.need(tiling, plan), width, bound)
     elif width > SWATH:  # a bound nobody asked for is no reason to refuse
-        need = budget.need(tiling)
+        need = budget.need(tiling, plan)
         fitting = int((bound - need.fixed) / need.column) // SWATH * SWATH
         columns = min(width, max(fitting, SWATH))
-    if plan.device.type == "cuda" and here:
+    if plan.device.type == "cuda" and is_local:
         free, _ = torch.cuda.mem_get_info(plan.device)
-        size, columns = fit_device(budget.need(tiling), plan.batch_size, columns, free)
+        size, columns = fit_device(budget.need(tiling, plan), plan.batch_size, columns, free)
         if not fixed_batch:
             plan = replace(plan, batch_size=(earlier or {}).get("batch_size") or size)
-            budget.plan = plan
     return Layout(tiling, plan, columns, budget)
 
 

@@ -67,7 +67,7 @@ class Budget:
 
     Args:
         model: that will run.
-        plan: where and how.
+        plan: where, and in which precision.
         products: that are wanted.
         raster: open.
         bands: of it that are read.
@@ -84,7 +84,7 @@ class Budget:
         *,
         shares: bool = False,
     ) -> None:
-        self.plan, self._classes = plan, len(model.card.classes)
+        self._classes = len(model.card.classes)
         self._weights = sum(w.nbytes for w in model.net.state_dict().values())
         self._prepared = prepared_bytes(model.net, plan.device, plan.precision)
         self._net, self._bands = model.net, len(bands)
@@ -99,10 +99,14 @@ class Budget:
         """Bytes of maps and kernels for a pixel of a tile."""
         return KERNELS * pixel_bytes(self._net, self._bands)
 
-    def need(self, tiling: Tiling) -> Need:
-        """Return the memory that a run with a grid takes."""
-        plan, side = self.plan, tiling.tile
-        on_cpu = plan.device.type == "cpu"
+    def need(self, tiling: Tiling, plan: Plan) -> Need:
+        """Return the memory that a run takes.
+
+        Args:
+            tiling: its grid.
+            plan: how it runs, on the budget's device and in its precision.
+        """
+        side, on_cpu = tiling.tile, plan.device.type == "cpu"
         batch = plan.batch_size * tiling.x.length(0) * tiling.y.length(0)
         logits = 4 * self._classes * batch
         fixed = self._resident + OVERHEAD + (plan.workers + 2) * batch * self._pixel

@@ -132,6 +132,16 @@ class Card:
         """The value of each class in masks: the label value that it was trained on."""
         return tuple(i if c.value is None else c.value for i, c in enumerate(self.classes))
 
+    @property
+    def means(self) -> tuple[float, ...]:
+        """The mean of each band."""
+        return tuple(band.mean for band in self.bands)
+
+    @property
+    def stds(self) -> tuple[float, ...]:
+        """The standard deviation of each band."""
+        return tuple(band.std for band in self.bands)
+
     def to_json(self) -> str:
         """Return the card as JSON, with the number of its format."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)

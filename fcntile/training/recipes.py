@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from fcntile.errors import OptionError
+from fcntile.errors import OptionError, check_choice, check_range
 
 LOSSES = ("ce", "dice", "focal")
 OPTIMIZERS = ("adamw", "sgd")
@@ -81,26 +81,22 @@ class Settings:
         """Refuse what cannot be trained with."""
         parse_loss(self.loss)
         parse_class_weights(self.class_weights)
-        sizes = ("window", "batch_size", "accumulate")
-        for name, most in (("steps", sys.maxsize), *((size, LARGEST) for size in sizes)):
-            if not 1 <= getattr(self, name) <= most:
-                raise OptionError(f"{name} {getattr(self, name)} is not from 1 to {most}")
         any_size = ("lr", "weight_decay", "bias_lr", "warmup", "clip_grad", "jitter", "val_every")
-        limits: dict[str, tuple[float, float]] = {
+        limits: dict[str, tuple[float, float | None]] = {
+            "steps": (1, sys.maxsize),
+            **dict.fromkeys(("window", "batch_size", "accumulate"), (1, LARGEST)),
             "ema": (0, 0.99999),
             "momentum": (0, 0.99999),
             "balance": (0, 1),
             "val_share": (0, 0.9),
             "scale": (1, 8),
             "seed": (0, MAX_SEED),
-            **dict.fromkeys(any_size, (0, sys.float_info.max)),
+            **dict.fromkeys(any_size, (0, None)),
         }
         for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise OptionError(f"{name} {getattr(self, name)} is not between {low} and {high}")
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise OptionError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), low, high)
+        check_choice("--optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("--schedule", self.schedule, SCHEDULES)
 
     @property
     def validate_every(self) -> int:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fcntile.errors import OptionError
-from fcntile.inference.devices import Plan, exact_fp32
-from fcntile.inference.engine import out_of_memory
+from fcntile.inference.devices import Plan, exact_fp32, out_of_memory
 from fcntile.models.card import Card
 from fcntile.models.model_file import Model
 from fcntile.models.registry import Net
@@ -99,7 +98,8 @@ class Trainer:
 
     def _backward(self, x: Tensor, y: Tensor) -> Tensor:
         device, precision = self.plan.device, self.plan.precision
-        with out_of_memory(device, len(x)):
+        what = f"{len(x)} window(s) at a time"
+        with out_of_memory(device, what, "use a smaller --batch-size or --window"):
             x, y = (t.to(device, non_blocking=True) for t in (x, y))
             half = precision != torch.float32
             with torch.autocast(device.type, precision) if half else nullcontext():

@@ -155,8 +155,7 @@ class Validation:
         areas = [w.width * w.height for _, w in self.windows]
         whole = [block for block, area in enumerate(areas) if area == max(areas)]
         blocks = whole[:: -(-len(whole) // PICTURES)]
-        mean = np.array([band.mean for band in card.bands], np.float32)
-        std = np.array([band.std for band in card.bands], np.float32)
+        mean, std = np.array(card.means, np.float32), np.array(card.stds, np.float32)
         samples = []
         for block, ids in zip(blocks, self.masks(model, plan, blocks), strict=True):
             pixels, valid, labels = self.read(block)

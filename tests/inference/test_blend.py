@@ -71,7 +71,7 @@ def blended(tiles, tiling, classes, window=None):
     block = tiling.block(window)
     here = [t for t in tiles if t.row in block.rows and t.column in block.columns]
     # blending may write into a tile's logits, so it gets copies
-    copies = [Tile(t.row, t.column, t.logits.clone(), t.valid) for t in here]
+    copies = [Tile(t.row, t.column, t.logits.clone(), t.wanted) for t in here]
     rows = blend(copies, tiling, block, make_products([], classes, "uint8"), CPU, Clock())
     return np.concatenate([mask[0] for (mask,) in rows])
 
@@ -119,7 +119,8 @@ def halves_of(tiles, tiling, products, window):
     block, halves = tiling.block(window), Halves()
     here = [t for t in tiles if t.row in block.rows and t.column in block.columns]
     copies = [
-        Tile(t.row, t.column, None if t.logits is None else t.logits.clone(), t.valid) for t in here
+        Tile(t.row, t.column, None if t.logits is None else t.logits.clone(), t.wanted)
+        for t in here
     ]
     rows = list(blend(copies, tiling, block, products, CPU, Clock(), None, halves))
     return halves, [np.concatenate(bands, axis=1) for bands in zip(*rows, strict=True)]

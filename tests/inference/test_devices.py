@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fcntile.errors import OptionError
-from fcntile.inference.devices import available_cpus, make_plan
+from fcntile.errors import OptionError, OutOfMemoryError
+from fcntile.inference.devices import available_cpus, make_plan, out_of_memory
 
 
 def test_a_device_that_is_not_there_is_refused():
@@ -21,5 +21,14 @@ def test_plans_on_the_cpu_follow_the_threads():
 
 @pytest.mark.parametrize("wish", [{"threads": 10**20}, {"batch_size": 10**20}, {"threads": 0}])
 def test_numbers_that_no_machine_has_are_refused(wish):
-    with pytest.raises(OptionError, match="is not from 1 to"):
+    with pytest.raises(OptionError, match="is not a number from 1 to"):
         make_plan(device="cpu", **wish)
+
+
+def test_lack_of_memory_says_what_would_help():
+    cpu, words = torch.device("cpu"), ("8 windows", "use a smaller --window")
+    message = "^cpu has too little memory for 8 windows: use a smaller --window$"
+    with pytest.raises(OutOfMemoryError, match=message), out_of_memory(cpu, *words):
+        torch.empty(1 << 50)
+    with pytest.raises(RuntimeError, match="shape"), out_of_memory(cpu, *words):
+        torch.ones(3).reshape(2)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fcntile.errors import NOTE, OptionError
+from fcntile.errors import NOTE, OptionError, check_range
 from fcntile.inference.cluster.connection import connection, workers_of
 from fcntile.inference.cluster.worker import survey
 from fcntile.inference.devices import Plan, make_plan
@@ -69,8 +69,8 @@ def choose_crew(workers: int | None, scheduler: str | None) -> Crew | None:
         raise OptionError("the scheduler has no address: give one such as tcp://host:8786")
     if workers is not None and scheduler is not None:
         raise OptionError("a scheduler has its own workers: use --workers or --scheduler, not both")
-    if workers is not None and workers < 1:
-        raise OptionError(f"{workers} workers cannot work: use at least 1")
+    if workers is not None:
+        check_range("--workers", workers, 1)
     try:
         import distributed  # noqa: F401
     except ImportError as error:
