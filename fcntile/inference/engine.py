@@ -192,9 +192,10 @@ class Engine:
 
     def _upload(self, array: NDArray[np.generic]) -> Tensor:
         host = torch.from_numpy(array)
-        if self.plan.device.type != "cuda":  # elsewhere a copy that goes on may outlive its source
+        if self.plan.device.type != "cuda":
             return host.to(self.plan.device)
-        # pinned, so that the copy need not wait for the kernels before it
+        # pinned, so that the copy need not wait for the kernels before it; only CUDA's allocator
+        # keeps such memory until it is copied
         return host.pin_memory().to(self.plan.device, non_blocking=True)
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:

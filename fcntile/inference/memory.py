@@ -28,12 +28,12 @@ from fcntile.raster.part_files import BLOCK
 
 SHARE = 0.5  # of the memory that is free, unless the user says how much to take
 GPU_SHARE = 0.8  # of its free memory
-HALVES = 5  # of junctions: a worker's own above and below, a piece's, and two to be joined
+HALVES = 5  # sides of junctions a worker may hold: of its stretch 2, of a piece 1, to be joined 2
 STRIPS, ROWS = 4, 4  # held at a time: read, waiting, cut into tiles; blended, waiting, written
 KERNELS = 1.5  # of the maps, for what kernels need for themselves
 OVERHEAD = 200e6  # bytes: GDAL's smallest block cache, threads, compiled kernels, gaps in heaps
-TILES = (8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)  # px
-SWATH = 4096  # px; narrower ones are not traded for larger tiles
+TILES = (8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)  # px that "auto" tries
+SWATH = 4096  # px; a bound nobody asked for makes no narrower one
 PIXEL_TYPES = {torch.uint8: 1, torch.int16: 2, torch.float32: 4}
 
 
