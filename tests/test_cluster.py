@@ -23,6 +23,7 @@ from nets import NARROW, save_test_model
 from rasterio.windows import Window, intersect
 from refusals import assert_refused
 
+from fcntile.cli.main import LAST
 from fcntile.errors import InputError, OptionError, OutOfMemoryError, Stopped
 from fcntile.inference.cluster import connection
 from fcntile.inference.cluster.crew import Crew
@@ -239,6 +240,19 @@ def test_local_workers_look_for_garbage_but_not_among_what_was_imported():
         assert min(client.run(gc.get_freeze_count).values()) > 100_000
 
 
+def test_workers_do_not_finish_what_takes_longer_than_a_stopped_run_has_to_leave():
+    with (
+        pytest.raises(KeyboardInterrupt),
+        local_client(2, "fcntile.predict", on_gpus=False) as client,
+    ):
+        parts = [client.submit(time.sleep, seconds) for seconds in (60, 61)]
+        while sum(map(len, client.processing().values())) < len(parts):
+            time.sleep(0.1)
+        start = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - start < LAST  # Dask would give them some seconds more
+
+
 def test_local_workers_take_no_package_from_the_working_directory(scene, tmp_path):
     image, model, mask = scene
     (tmp_path / "tlz.py").write_text("raise SystemExit('a file of the user')")  # a module of Dask's
@@ -393,7 +407,7 @@ def test_options_that_cannot_be(scene, tmp_path):
     image, model, _ = scene
     with pytest.raises(OptionError, match="not both"):
         predict(image, tmp_path / "m.tif", model=model, workers=2, scheduler="tcp://h:1")
-    with pytest.raises(OptionError, match="at least 1"):
+    with pytest.raises(OptionError, match="--workers 0 is not a number from 1"):
         predict(image, tmp_path / "m.tif", model=model, workers=0)
 
 

@@ -102,14 +102,14 @@ def have_parts_made(
 
 @contextmanager
 def _client(crew: Crew, order: Order) -> Iterator["Client"]:
-    """Connect to the workers; at the end let them close the raster and the model."""
-    if crew.scheduler:
-        connected = connection(crew.scheduler)
-    else:
-        assert crew.workers
+    """Connect to the workers; at the end let those of a scheduler close raster and model."""
+    if crew.workers:
         on_gpus = order.job.plan.device.type == "cuda"
-        connected = local_client(crew.workers, order.walker.__module__, on_gpus=on_gpus)
-    with connected as client:
+        with local_client(crew.workers, order.walker.__module__, on_gpus=on_gpus) as client:
+            yield client
+        return
+    assert crew.scheduler
+    with connection(crew.scheduler) as client:
         try:
             yield client
         finally:

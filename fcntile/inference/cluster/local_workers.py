@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.forkserver import ensure_running
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,11 @@ def local_client(workers: int, walker: str, *, on_gpus: bool) -> Iterator["Clien
         _cluster(workers, folder, on_gpus=on_gpus) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        yield client
+        try:
+            yield client
+        except BaseException:  # Dask would wait for what they are making
+            _kill_workers(cluster)
+            raise
 
 
 @contextmanager
@@ -121,6 +125,15 @@ def _cluster(workers: int, folder: str, *, on_gpus: bool) -> Any:
         },
         security=security,
     )
+
+
+def _kill_workers(cluster: Any) -> None:
+    """End the workers of a run that failed or was stopped; their finished parts are here."""
+    for nanny in cluster.workers.values():
+        nanny.auto_restart = False
+        if nanny.pid:
+            with suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _gpu(index: int) -> dict[str, str]:
