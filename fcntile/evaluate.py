@@ -138,7 +138,8 @@ def evaluate(
             each value that is found.
         class_field: field of vector labels that tells the class; without it all features are 1.
         outside: what pixels outside of all features are, "background" or "unlabelled".
-        ignore: values that count as unlabelled in the labels, and in masks as no data.
+        ignore: values that count as unlabelled in the labels. In a mask such a class is still an
+            answer, a wrong one wherever there is a label; it has no scores itself.
         tolerance: px, 0 to 100; if given, boundaries are scored too.
         bootstrap: rounds of drawing blocks of ground anew; if given, totals get 95 % intervals.
         seed: of these draws.
@@ -164,9 +165,11 @@ def evaluate(
     if classes is None and known:
         _remark_on_names(known, legends | _label_legends(pairs))
     table = known or found_classes(found_values(pairs, files), files.legend)
-    table = _without(table, ignore)
+    if len(table) > MAX_CLASSES:
+        raise InputError(f"{len(table)} classes are more than {MAX_CLASSES}: are these masks?")
+    ignored = [i for i, c in enumerate(table) if set(c.values) <= set(ignore)]
     side = _block_side(shapes) if bootstrap else None
-    counts = Counts(len(table), tolerance, side)
+    counts = Counts(len(table), tolerance, side, ignored)
     margin = 0 if tolerance is None else boundary_margin(tolerance)
     done, total = 0, sum(height for height, _ in shapes)
     for number, pair in enumerate(pairs):
@@ -186,7 +189,7 @@ def evaluate(
     return Evaluation(
         classes=table,
         confusion=counts.confusion,
-        scores=Scores.of(counts.confusion),
+        scores=Scores.of_sums(*counts.sums),
         mask_nodata=counts.mask_nodata,
         unlabelled=counts.unlabelled,
         tolerance=tolerance,
@@ -246,14 +249,6 @@ def _remark_on_names(classes: Sequence[Class], legends: Mapping[str, Legend]) ->
 
 def _label_legends(pairs: Sequence[Pair]) -> dict[str, Legend]:
     return {p.labels: raster_legend(p.labels) for p in pairs if not is_vector(p.labels)}
-
-
-def _without(classes: Iterable[Class], ignore: Sequence[int]) -> list[Class]:
-    """Return the classes that are left when values are ignored."""
-    left = [c for c in classes if not set(c.values) <= set(ignore)]
-    if len(left) > MAX_CLASSES:
-        raise InputError(f"{len(left)} classes are more than {MAX_CLASSES}: are these masks?")
-    return left
 
 
 def _block_side(shapes: Iterable[tuple[int, int]]) -> int:

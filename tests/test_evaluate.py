@@ -252,14 +252,21 @@ def test_values_of_one_name_are_one_class(make_raster, tmp_path):
     assert result.confusion.tolist() == [[1, 1], [0, 2]]
 
 
-def test_ignored_values_are_no_class(make_raster):
-    mask = np.array([[[0, 1, 2, 2, 2]]], np.uint8)
-    labels = np.array([[[0, 1, 2, 1, 0]]], np.uint8)
-    truth = make_raster(labels, "truth.tif")
-    result = evaluate([make_raster(mask)], truth, ignore=[2])
-    assert [c.id for c in result.classes] == [0, 1]
-    assert result.confusion.tolist() == [[1, 0], [0, 1]]
-    assert result.as_dict()["pixels"] == {"compared": 2, "mask_nodata": 3, "unlabelled": 0}
+def test_ignored_values_are_no_labels_but_wrong_answers(make_raster):
+    mask = np.array([[[0, 1, 2, 2, 2, 1]]], np.uint8)
+    labels = np.array([[[0, 1, 2, 1, 0, 2]]], np.uint8)
+    files = make_raster(mask), make_raster(labels, "truth.tif")
+    result = evaluate(files[:1], files[1], ignore=[2], tolerance=1, bootstrap=5)
+    assert result.confusion.tolist() == [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
+    assert result.as_dict()["pixels"] == {"compared": 4, "mask_nodata": 0, "unlabelled": 2}
+    counted = labels.ravel() != 2
+    expected = sklearn.jaccard_score(
+        labels.ravel()[counted], mask.ravel()[counted], labels=[0, 1], average=None
+    )
+    np.testing.assert_array_equal(result.scores.iou, [*expected, np.nan])
+    assert result.scores.miou == expected.mean() == 0.5
+    assert result.scores.pixel_accuracy == 0.5
+    assert np.isnan(result.boundary_f1[2])
 
 
 def test_an_undefined_score_is_null(make_raster):

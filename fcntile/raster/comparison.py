@@ -62,7 +62,7 @@ def reader(
     """Return what reads a window of mask and labels as positions in the class table.
 
     It raises InputError, with all values of the file, at one that is no class. An ignored value
-    of a class that has others still means the class in a mask: it is no label, that is all.
+    still means its class in a mask: it is no label, that is all.
     """
     mask_table = lookup(classes, set(ignore).difference(*(c.values for c in classes)))
     sources = [

@@ -1,6 +1,6 @@
 """Add up, row by row, what the scores of a mask follow from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ class Counts:
         classes: number of classes.
         tolerance: px of the boundary F1, None without it.
         side: of blocks of ground in px, None without them.
+        ignored: positions of classes that no label has, and that get no scores.
 
     Attributes:
         confusion: (classes, classes) pixels, rows are labels.
@@ -24,11 +25,18 @@ class Counts:
         mask_nodata: those without a class in the mask.
     """
 
-    def __init__(self, classes: int, tolerance: float | None, side: int | None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        tolerance: float | None = None,
+        side: int | None = None,
+        ignored: Sequence[int] = (),
+    ) -> None:
         self.confusion = np.zeros((classes, classes), np.int64)
         self.boundary = np.zeros((4, classes), np.int64)
         self.total = self.mask_nodata = 0
         self._classes, self._tolerance, self._side = classes, tolerance, side
+        self._ignored = list(ignored)
         self._blocks: dict[tuple[int, int, int], NDArray[np.int64]] = {}  # by mask, row, column
 
     @property
@@ -55,11 +63,22 @@ class Counts:
                 confusion = confusion_matrix(labels[piece], ids[piece], self._classes)
                 self.confusion += confusion
                 block = mask, down, right
-                self._blocks[block] = self._blocks.get(block, 0) + sums(confusion)
+                self._blocks[block] = self._blocks.get(block, 0) + self._sums(confusion)
         if self._tolerance is not None:
             self.boundary += boundary_matches(
                 positions[1], positions[0], self._classes, self._tolerance, (core, slice(None))
             )
+            self.boundary[:, self._ignored] = 0
+
+    @property
+    def sums(self) -> NDArray[np.int64]:
+        """(3, classes) hits, pixels by labels and pixels by mask."""
+        return self._sums(self.confusion)
+
+    def _sums(self, confusion: NDArray[np.int64]) -> NDArray[np.int64]:
+        counted = sums(confusion)
+        counted[2, self._ignored] = 0  # 0 / 0 is left out of means
+        return counted
 
     @property
     def blocks(self) -> NDArray[np.int64]:
