@@ -65,6 +65,11 @@ class RasterLabels:
 
     def _warped(self, like: rasterio.DatasetReader) -> WarpedVRT:
         labels = self._file
+        if _has_points_only(labels):
+            raise InputError(
+                f"{labels.name} has ground control points or RPCs and no transform, and they are "
+                f"not those of {like.name}: gdalwarp it first"
+            )
         if labels.crs is None or like.crs is None:
             bare = labels if labels.crs is None else like
             raise InputError(
@@ -214,21 +219,30 @@ def is_same_grid(labels: rasterio.DatasetReader, like: rasterio.DatasetReader) -
     """Tell whether two rasters have the same pixels on the ground.
 
     Labels without any georeference, such as a PNG beside an orthophoto, are on the grid of an image
-    of their size.
+    of their size. Those with ground control points or RPCs are if the image has the same ones.
     """
     if labels.shape != like.shape:
         return False
+    if _has_points_only(labels):
+        return _has_points_only(like) and _points(labels) == _points(like)
     if labels.crs is None and labels.transform.is_identity:
         return True
-    tolerance = 1e-3 * abs(like.transform.determinant) ** 0.5  # of a pixel, at the far corner
-    corner = like.width, like.height
-    there, here = np.array(labels.transform * corner), np.array(like.transform * corner)
-    starts = np.array(labels.transform * (0, 0)) - np.array(like.transform * (0, 0))
-    return bool(
-        labels.crs == like.crs
-        and abs(there - here).max() < tolerance
-        and abs(starts).max() < tolerance
-    )
+    # three corners fix a grid: two opposite ones are those of the transposed grid, too
+    corners = np.array([(0, 0), (like.width, 0), (0, like.height)]).T
+    there, here = np.array(labels.transform * corners), np.array(like.transform * corners)
+    tolerance = 1e-3 * abs(like.transform.determinant) ** 0.5  # of a pixel, at the far corners
+    return bool(labels.crs == like.crs and abs(there - here).max() < tolerance)
+
+
+def _has_points_only(raster: rasterio.DatasetReader) -> bool:
+    """Tell whether ground control points or RPCs, and no transform, say where a raster lies."""
+    return bool(raster.transform.is_identity and (raster.gcps[0] or raster.rpcs))
+
+
+def _points(raster: rasterio.DatasetReader) -> tuple[object, ...]:
+    """Return the ground control points and RPCs of a raster, as what can be compared."""
+    points, crs = raster.gcps
+    return [(p.row, p.col, p.x, p.y, p.z) for p in points], crs, raster.rpcs
 
 
 def check_overlap(

@@ -11,8 +11,11 @@ import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rpc import RPC
 from rasterio.transform import from_bounds, from_origin
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -430,6 +433,52 @@ def test_labels_of_the_same_size_without_georeference_are_on_the_grid(make_raste
         out.write(pixels, 1)
     with rasterio.open(image) as raster:
         np.testing.assert_array_equal(RasterLabels(png, raster).read(Window(0, 0, 30, 20)), pixels)
+
+
+def points_around(left, top):
+    """Return ground control points of 30 x 20 px of 1 m."""
+    corners = [(0, 0), (0, 30), (20, 0), (20, 30)]
+    return [GroundControlPoint(row, col, left + col, top - row) for row, col in corners]
+
+
+RPCS = {
+    **dict.fromkeys(["height_off", "lat_off", "line_off", "long_off", "samp_off"], 5.0),
+    **dict.fromkeys(["height_scale", "lat_scale", "line_scale", "long_scale", "samp_scale"], 2.0),
+    **{f"{axis}_{part}_coeff": [1.0] * 20 for axis in ("line", "samp") for part in ("num", "den")},
+}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("there", "elsewhere"),
+    [
+        ({"gcps": points_around(5e5, 9e6)}, {"gcps": points_around(11e5, 9e6)}),
+        ({"rpcs": RPC(**RPCS)}, {"rpcs": RPC(**{**RPCS, "lat_off": 6.0})}),
+    ],
+)
+def test_labels_with_points_are_on_the_grid_of_an_image_with_the_same(
+    make_raster, noise, there, elsewhere
+):
+    crs = CRS.from_epsg(32637) if "gcps" in there else None
+    pixels, whole = noise(1, 20, 30), Window(0, 0, 30, 20)
+    image = make_raster(pixels, "points.tif", transform=None, crs=crs, **there)
+    labels = make_raster(pixels, "labels.tif", transform=None, crs=crs, **there)
+    far = make_raster(pixels, "far.tif", transform=None, crs=crs, **elsewhere)
+    with rasterio.open(image) as raster:
+        np.testing.assert_array_equal(RasterLabels(labels, raster).read(whole), pixels[0])
+    for other in (image, make_raster(pixels), make_raster(pixels, "bare.tif", transform=None)):
+        with rasterio.open(other) as raster, pytest.raises(InputError, match="not those of"):
+            RasterLabels(far, raster)
+
+
+def test_a_transposed_grid_is_another_one(make_raster, noise):
+    """Pixels (row, column) of labels are the image's (column, row)."""
+    pixels, down = noise(1, 40, 40), rasterio.Affine(0, 10, 400_000, -10, 0, 4_500_000)
+    image = make_raster(pixels, transform=from_origin(400_000, 4_500_000, 10, 10))
+    labels = make_raster(pixels, "labels.tif", transform=down)
+    with rasterio.open(image) as raster:
+        found = RasterLabels(labels, raster).read(Window(0, 0, 40, 40))
+    np.testing.assert_array_equal(found, pixels[0].T)
 
 
 def test_labels_of_another_size_without_crs_are_refused(make_raster, noise):
