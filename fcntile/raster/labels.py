@@ -24,6 +24,9 @@ from fcntile.raster.reprojection import Bounds, bring, meet
 from fcntile.raster.vectors import Features
 
 MIN_OVERLAP = 0.01  # of the smaller of two extents
+# Pixels of the labels by which GDAL may interpolate places instead of reprojecting them. By default
+# it is an eighth, which is many pixels of an image much finer than its labels; 0 fails in rasterio
+WARP_TOLERANCE = 1e-3
 
 
 class Labels(Protocol):
@@ -85,6 +88,7 @@ class RasterLabels:
                 width=like.width,
                 height=like.height,
                 resampling=Resampling.nearest,
+                tolerance=WARP_TOLERANCE,
                 # where labels end or have nodata: masks of integers of 64 bits do not say that
                 add_alpha=True,
             )

@@ -18,12 +18,12 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.transform import from_bounds, from_origin
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
 from fcntile.errors import InputError, OptionError
 from fcntile.raster.classes import UNLABELLED, Class
-from fcntile.raster.labels import RasterLabels
+from fcntile.raster.labels import WARP_TOLERANCE, RasterLabels
 from fcntile.raster.sources import LabelSource
 from fcntile.raster.vectors import read_features
 
@@ -377,6 +377,7 @@ def test_rasters_are_warped_by_nearest(make_raster, noise, dtype, nodata):
             "width": 120,
             "height": 90,
             "resampling": Resampling.nearest,
+            "tolerance": WARP_TOLERANCE,
         }
         with WarpedVRT(source, nodata=77, src_nodata=77, **options) as vrt:
             wanted = vrt.read(1).astype(np.uint16)
@@ -385,6 +386,20 @@ def test_rasters_are_warped_by_nearest(make_raster, noise, dtype, nodata):
     assert 0.05 < (wanted == UNLABELLED).mean() < 0.95
     np.testing.assert_array_equal(values, wanted)
     np.testing.assert_array_equal(parts, wanted[20:80, 37:87])
+
+
+def test_coarse_labels_end_where_they_do_on_the_ground(make_raster, noise):
+    """Pixels of 3 km under labels of 0.5 degrees, compared with places reprojected one by one."""
+    pixels, degrees = noise(360, 720), from_origin(-180, 90, 0.5, 0.5)
+    labels = make_raster(pixels[None], "labels.tif", crs="EPSG:4326", transform=degrees)
+    metres = from_origin(300_000, 4_700_000, 3000, 3000)
+    image = make_raster(np.zeros((1, 100, 110), np.uint8), crs="EPSG:32612", transform=metres)
+    with rasterio.open(image) as raster:
+        found = RasterLabels(labels, raster).read(Window(0, 0, 110, 100))
+    rows, columns = (a.ravel() + 0.5 for a in np.indices((100, 110)))
+    places = transform("EPSG:32612", "EPSG:4326", *(a.tolist() for a in metres * (columns, rows)))
+    column, row = (np.floor(a).astype(int) for a in ~degrees * tuple(map(np.array, places)))
+    assert (found.ravel() != pixels[row, column]).sum() < 10  # of 11,000; by default GDAL gives 261
 
 
 KINDS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
