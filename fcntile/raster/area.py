@@ -13,6 +13,7 @@ from fcntile.raster.labels import VectorLabels
 from fcntile.raster.vectors import read_features
 
 INSIDE, OUTSIDE = 1, 0
+ROUNDING = 1e-6  # px, by which the place of a centre in a CRS may be off
 
 
 class Area:
@@ -45,7 +46,7 @@ class Area:
 
 
 def bounds_window(bounds: Sequence[float], raster: rasterio.DatasetReader) -> Window:
-    """Return the window of the pixels whose centres lie within bounds.
+    """Return the window of the pixels whose centres lie within bounds, or on them.
 
     Args:
         bounds: left, bottom, right, top in the raster's CRS.
@@ -66,7 +67,11 @@ def bounds_window(bounds: Sequence[float], raster: rasterio.DatasetReader) -> Wi
         raise OptionError(f"{raster.name} is not north-up: use --aoi instead of --bounds")
     (c0, r0), (c1, r1) = (~transform * (left, top)), (~transform * (right, bottom))
     rows, columns = (
-        (round(max(0, min(ends))), round(min(size, max(ends))))
+        # the centre of pixel i is at i + 0.5
+        (
+            max(0, math.ceil(min(ends) - 0.5 - ROUNDING)),
+            min(size, math.floor(max(ends) + 0.5 + ROUNDING)),
+        )
         for ends, size in (((r0, r1), raster.height), ((c0, c1), raster.width))
     )
     if rows[0] >= rows[1] or columns[0] >= columns[1]:
