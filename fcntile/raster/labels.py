@@ -21,7 +21,7 @@ from fcntile.errors import InputError, reason
 from fcntile.raster.classes import UNKNOWN, UNLABELLED
 from fcntile.raster.gdal import GDAL_ERRORS, open_file
 from fcntile.raster.reprojection import Bounds, bring, meet
-from fcntile.raster.vectors import Features
+from fcntile.raster.vectors import Features, Geometry
 
 MIN_OVERLAP = 0.01  # of the smaller of two extents
 # Pixels of the labels by which GDAL may interpolate places instead of reprojecting them. By default
@@ -191,32 +191,45 @@ class VectorLabels:
                 f"the {features.what} {features.path} ({features.crs}) cannot be brought to "
                 f"{like.crs} of {like.name}: {reason(error)}"
             ) from error
+        to_pixels = ~like.transform
         self._shapes = [
-            (geometry, UNLABELLED if (value := known[i]) is None else value)
+            (
+                _transformed(geometry, to_pixels),
+                UNLABELLED if (value := known[i]) is None else value,
+            )
             for geometry, i in zip(geometries, origins, strict=True)
         ]
         self._boxes = np.array([bounds(g) for g, _ in self._shapes]).reshape(-1, 4)
         self.count = len(self._shapes)  # geometries near the raster
-        self._transform, self._outside = like.transform, outside
-        self._path = features.path
+        self._outside = outside
 
     def read(self, window: Window) -> NDArray[np.uint16]:
         """Return (height, width) label values, `outside` where there is no feature."""
         shape = int(window.height), int(window.width)
-        transform = self._transform * rasterio.Affine.translation(window.col_off, window.row_off)
-        corners = [transform * corner for corner in ((0, 0), (0, shape[0]), (shape[1], 0))]
-        corners.append(transform * (shape[1], shape[0]))
-        x, y = zip(*corners, strict=True)
-        near = meet(self._boxes, (min(x), min(y), max(x), max(y)))
+        left, top = int(window.col_off), int(window.row_off)
+        near = meet(self._boxes, (left, top, left + shape[1], top + shape[0]))
         inside = [self._shapes[i] for i in np.flatnonzero(near)]
         if not inside:
             return np.full(shape, self._outside, np.uint16)
+        # whole pixels are subtracted exactly, whereas each window's place in a CRS is rounded: an
+        # edge on pixels' centres would be on either side of them
+        shift = rasterio.Affine.translation(left, top)
         return rasterize(  # type: ignore[no-any-return]
-            inside, shape, fill=self._outside, transform=transform, dtype="uint16"
+            inside, shape, fill=self._outside, transform=shift, dtype="uint16"
         )
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _transformed(geometry: Geometry, transform: rasterio.Affine) -> Geometry:
+    """Return a single geometry with other coordinates."""
+    is_polygon = geometry["type"] == "Polygon"
+    paths = geometry["coordinates"] if is_polygon else [geometry["coordinates"]]
+    # a point's are (2,), those of a path (n, 2)
+    points = (np.asarray(path, float) for path in paths)
+    moved = [np.stack(transform * (p[..., 0], p[..., 1]), -1).tolist() for p in points]
+    return {**geometry, "coordinates": moved if is_polygon else moved[0]}
 
 
 def is_same_grid(labels: rasterio.DatasetReader, like: rasterio.DatasetReader) -> bool:

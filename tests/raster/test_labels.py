@@ -295,6 +295,31 @@ def test_windows_of_vectors_are_parts_of_the_whole(tmp_path_factory, data):
         np.testing.assert_array_equal(opened.read(window), whole[window.toslices()])
 
 
+def test_windows_are_parts_of_the_whole_where_edges_lie_on_centres(make_raster, tmp_path):
+    """Boxes from centre to centre of pixels of 0.1 m, whose places are no binary numbers."""
+    grid, size = from_origin(500_000.3, 4_500_000.7, 0.1, 0.1), 600
+    image = make_raster(np.zeros((1, size, size), np.uint8), crs="EPSG:32612", transform=grid)
+    random, features = np.random.default_rng(0), []
+    for value in range(1, 41):
+        column, row = random.integers(0, size - 50, 2)
+        width, height = random.integers(5, 50, 2)
+        corners = ((0, 0), (0, height), (width, height), (width, 0), (0, 0))
+        ring = [grid * (column + x + 0.5, row + y + 0.5) for x, y in corners]
+        square = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "properties": {"kind": value}, "geometry": square})
+    named = {"type": "name", "properties": {"name": "EPSG:32612"}}
+    path = tmp_path / "labels.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": named, "features": features}))
+    with rasterio.open(image) as raster:
+        labels = LabelSource([str(path)], class_field="kind").open(str(path), raster)
+    whole = labels.read(Window(0, 0, size, size))
+    assert len(np.unique(whole)) > 30
+    for row in range(0, size, 77):
+        for column in range(0, size, 77):
+            window = Window(column, row, min(77, size - column), min(77, size - row))
+            np.testing.assert_array_equal(labels.read(window), whole[window.toslices()])
+
+
 @pytest.mark.parametrize("suffix", ["gpkg", "shp", "fgb"])
 @needs_gdal
 def test_other_formats_are_read_through_ogr(image, tmp_path, suffix):
