@@ -153,13 +153,32 @@ def _read_geojson(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str,
     features = content["features"] if kind == "FeatureCollection" else [content]
     if kind not in ("FeatureCollection", "Feature"):
         features = [{"geometry": content}]  # a file may be just that
-    # RFC 7946 knows WGS 84 only, but GDAL and QGIS still write and read the older member "crs"
-    named = (content.get("crs") or {}).get("properties", {}).get("name", "EPSG:4326")
-    crs = CRS.from_user_input(named.replace("urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326"))
+    crs = _geojson_crs(content.get("crs"))
     rows = [f.get("properties") or {} for f in features]
     if wrong := [row for row in rows if not isinstance(row, dict)]:
         raise ValueError(f"the properties of a feature are {wrong[0]!r:.50}, wanted is an object")
     return crs, [f["geometry"] for f in features], rows
+
+
+def _geojson_crs(member: Any) -> CRS:
+    """Return the CRS that the member "crs" of a GeoJSON file means.
+
+    RFC 7946 knows WGS 84 only, but GDAL and QGIS still write and read the older member.
+
+    Raises:
+        ValueError: if it is neither a name nor an EPSG code, or means no CRS.
+    """
+    if not member:
+        return CRS.from_epsg(4326)
+    match member:
+        case {"properties": {"name": str(name)}}:
+            return CRS.from_user_input(name.replace("urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326"))
+        case {"properties": {"code": int(code)}}:
+            return CRS.from_epsg(code)
+    raise ValueError(
+        f"its crs is {member!r:.80}, wanted is a name or an EPSG code: "
+        "say which with ogr2ogr -a_srs"
+    )
 
 
 def _read_ogr(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str, Any]]]:
@@ -180,7 +199,9 @@ def _read_ogr(path: str) -> tuple[CRS | None, list[Geometry], list[dict[str, Any
                 f"it has the layers {', '.join(layers)}: extract one with ogr2ogr one.gpkg "
                 f"{path} {layers[0]}"
             )
-        meta, _, shapes, columns = read(path, layer=layers[0] if layers else None)
+        if not layers:
+            raise ValueError("it has only tables without geometries")
+        meta, _, shapes, columns = read(path, layer=layers[0])
         found = shapely.from_wkb(shapes)
     except (DataSourceError, DataLayerError, shapely.errors.ShapelyError) as error:
         raise ValueError(str(error)) from error

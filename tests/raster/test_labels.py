@@ -216,6 +216,13 @@ def test_one_of_several_layers_is_not_taken_at_random(tmp_path):
         read_features(path)
 
 
+def test_a_file_of_tables_only_is_refused(tmp_path):
+    path = str(tmp_path / "l.gpkg")
+    write_layer(path, "notes")
+    with pytest.raises(InputError, match=r"l\.gpkg: it has only tables without geometries"):
+        read_features(path)
+
+
 @pytest.mark.filterwarnings("ignore:Registering non-standard")
 def test_surfaces_in_space_are_refused(tmp_path):
     ring = struct.pack("<12d", 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 0, 0)
@@ -342,6 +349,33 @@ def test_the_crs_that_qgis_writes_into_geojson_counts(tmp_path):
     assert read_features(path).crs.to_epsg() == 32631
     path = write_geojson(tmp_path / "l.geojson", crs="urn:ogc:def:crs:OGC:1.3:CRS84")
     assert read_features(path).crs.to_epsg() == 4326
+
+
+def write_square(path, crs):
+    """Write a square of GeoJSON, with a member "crs"."""
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": SQUARE, "crs": crs}))
+    return str(path)
+
+
+def test_an_epsg_code_as_the_first_geojson_had_it_counts(tmp_path):
+    path = write_square(tmp_path / "l.geojson", {"type": "EPSG", "properties": {"code": 32651}})
+    assert read_features(path).crs.to_epsg() == 32651
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        "EPSG:4326",
+        {"type": "name", "properties": None},
+        {"type": "name", "properties": {"name": 32651}},
+        {"type": "EPSG", "properties": {"code": "x"}},
+        {"type": "link", "properties": {"href": "https://example.com/crs/42", "type": "proj4"}},
+    ],
+)
+def test_a_crs_of_another_shape_is_refused(tmp_path, crs):
+    path = write_square(tmp_path / "l.geojson", crs)
+    with pytest.raises(InputError, match=r"its crs is .*, wanted is a name or an EPSG code"):
+        read_features(path)
 
 
 @pytest.mark.parametrize(
