@@ -259,14 +259,14 @@ def legend_of(raster: rasterio.DatasetReader) -> Legend:
     that fcntile writes; colours are its colour table.
     """
     names = {}
-    sidecar = Path(f"{raster.name}.aux.xml")
-    if sidecar.is_file():
-        try:
-            categories = ET.parse(sidecar).getroot().find("PAMRasterBand/CategoryNames")
-        except (ET.ParseError, OSError, LookupError, ValueError):  # these, of an encoding
-            categories = None
-        if categories is not None:
-            names = {value: c.text for value, c in enumerate(categories) if c.text}
+    try:
+        sidecar = ET.parse(f"{raster.name}.aux.xml")
+        categories = sidecar.getroot().find("PAMRasterBand/CategoryNames")
+    # there is none, its name would be too long, or (the last two) its encoding is unknown
+    except (OSError, ET.ParseError, LookupError, ValueError):
+        categories = None
+    if categories is not None:
+        names = {value: c.text for value, c in enumerate(categories) if c.text}
     for key, name in raster.tags(1).items():
         if number := re.fullmatch("CLASS_([0-9]{1,5})", key):
             names[int(number[1])] = name

@@ -43,22 +43,38 @@ def expand(path: str, suffixes: Sequence[str] = RASTERS) -> list[str]:
         suffixes: of the files to take from a directory, with their dots.
 
     Raises:
-        InputError: if there is no path, a glob matches nothing, or a directory holds no such file.
+        InputError: if there is no path, a glob matches nothing, or a directory cannot be read or
+            holds no such file.
     """
     if not path:  # which would be the current directory
         raise InputError("a path is empty: give a file, a glob or a directory")
     is_directory = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises if it is too long)
     if is_directory and Path(path).suffix.lower() not in suffixes:
-        files = [str(p) for p in sorted(Path(path).iterdir()) if p.suffix.lower() in suffixes]
+        files = [str(p) for p in _content(Path(path)) if p.suffix.lower() in suffixes]
         if not files:
             raise InputError(f"the directory {path} holds no {', '.join(suffixes)} file")
         return files
-    if glob.has_magic(path) and not Path(path).exists() and "://" not in path:
+    is_there = os.path.exists(path)  # noqa: PTH110 (as above)
+    if glob.has_magic(path) and not is_there and "://" not in path:
         files = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 (Path.glob takes no root)
         if not files:
+            # glob itself does not tell a directory that cannot be read from an empty one
+            _content(next(p for p in Path(path).parents if not glob.has_magic(str(p))))
             raise InputError(f"no file matches {path}")
         return files
     return [path]
+
+
+def _content(directory: Path) -> list[Path]:
+    """Return what a directory holds, in order.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return sorted(directory.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read the directory {directory}: {error.strerror}") from error
 
 
 def pair_files(images: Iterable[str], labels: str) -> list[Pair]:

@@ -184,3 +184,9 @@ def test_a_legend_that_cannot_be_read_is_none(make_raster, tmp_path, encoding):
     with rasterio.open(path) as raster:
         (tmp_path / "labels.tif.aux.xml").write_text(f'<?xml version="1.0" encoding="{encoding}"?>')
         assert legend_of(raster).names == {}
+
+
+def test_a_name_may_leave_no_room_for_that_of_a_legend(make_raster):
+    path = make_raster(np.zeros((1, 4, 4), np.uint8), "x" * 245 + ".tif")
+    with rasterio.open(path) as raster:
+        assert legend_of(raster) == Legend()

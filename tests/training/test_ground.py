@@ -1,5 +1,7 @@
 """The survey, the split and the draw of windows, compared with whole arrays."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -234,6 +236,21 @@ def test_an_empty_glob_or_directory_is_refused(tmp_path):
             expand(path)
 
 
+@pytest.mark.parametrize("name", ["", "*.tif"])
+def test_a_directory_that_cannot_be_read_is_refused(tmp_path, monkeypatch, name):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", denied)  # permissions do not bind root
+    with pytest.raises(InputError, match=r"cannot read the directory .*: Permission denied"):
+        expand(str(tmp_path / name))
+
+
+def test_a_glob_in_no_directory_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read the directory .*/no: No such file"):
+        expand(f"{tmp_path}/no/*/*.tif")
+
+
 def test_no_path_is_not_the_current_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.tif").touch()
@@ -243,6 +260,14 @@ def test_no_path_is_not_the_current_directory(tmp_path, monkeypatch):
 
 def test_a_path_may_be_too_long_for_a_file():
     assert pair_files(["x" * 5000], "y" * 5000) == [Pair("x" * 5000, "y" * 5000)]
+
+
+def test_a_glob_may_be_too_long_for_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no file matches"):
+        expand("*" * 300)
+    (tmp_path / "a.tif").touch()
+    assert expand("*" * 300) == ["a.tif"]
 
 
 def test_options_of_vector_labels_are_not_ignored(make_pair):
