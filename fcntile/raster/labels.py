@@ -54,17 +54,26 @@ class RasterLabels:
     def __init__(self, path: str, like: rasterio.DatasetReader, what: str = "labels") -> None:
         self._what = what
         self._file = open_file(path, what)
-        if self._file.count != 1:
-            raise InputError(
-                f"there are {self._file.count} bands in the {what} {path}, wanted is one"
-            )
-        if self._file.dtypes[0].startswith("complex"):
-            raise InputError(
-                f"there is {self._file.dtypes[0]} in the {what} {path}, wanted are classes"
-            )
-        self._grid = self._file if is_same_grid(self._file, like) else self._warped(like)
+        try:
+            self._grid = self._on_grid(like)
+        except BaseException:
+            self._file.close()
+            raise
         self._is_warped = self._grid is not self._file
         self._is_masked = MaskFlags.all_valid not in self._grid.mask_flag_enums[0]
+
+    def _on_grid(self, like: rasterio.DatasetReader) -> rasterio.DatasetReader | WarpedVRT:
+        """Return the labels with the pixels of `like`: the file itself, or warped."""
+        labels = self._file
+        if labels.count != 1:
+            raise InputError(
+                f"there are {labels.count} bands in the {self._what} {labels.name}, wanted is one"
+            )
+        if labels.dtypes[0].startswith("complex"):
+            raise InputError(
+                f"there is {labels.dtypes[0]} in the {self._what} {labels.name}, wanted are classes"
+            )
+        return labels if is_same_grid(labels, like) else self._warped(like)
 
     def _warped(self, like: rasterio.DatasetReader) -> WarpedVRT:
         labels = self._file

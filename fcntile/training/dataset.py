@@ -137,8 +137,14 @@ class Dataset:
         opened = self._local.__dict__.setdefault("opened", OrderedDict())
         if index not in opened:
             raster = open_file(self.pairs[index].image)
-            labels = self._vectors.get(index)
-            opened[index] = raster, labels or self._source.open(self.pairs[index].labels, raster)
+            try:
+                labels = self._vectors.get(index) or self._source.open(
+                    self.pairs[index].labels, raster
+                )
+            except BaseException:
+                raster.close()
+                raise
+            opened[index] = raster, labels
         opened.move_to_end(index)
         if len(opened) > MAX_OPEN:
             _, (raster, labels) = opened.popitem(last=False)

@@ -21,6 +21,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
+import fcntile.raster.labels as labels_module
 from fcntile.errors import InputError, OptionError
 from fcntile.raster.classes import UNLABELLED, Class
 from fcntile.raster.labels import WARP_TOLERANCE, RasterLabels
@@ -604,6 +605,21 @@ def test_labels_of_several_bands_are_refused(make_raster, noise):
     labels = make_raster(noise(3, 8, 8), "labels.tif")
     with rasterio.open(labels) as raster, pytest.raises(InputError, match="there are 3 bands"):
         RasterLabels(labels, raster)
+
+
+def test_labels_that_are_refused_are_closed(make_raster, noise, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        labels_module, "open_file", lambda path, _: opened.append(rasterio.open(path)) or opened[-1]
+    )
+    image = make_raster(np.zeros((1, 20, 30), np.uint8))
+    several = make_raster(noise(3, 20, 30), "several.tif")
+    far = make_raster(noise(1, 9, 9), "far.tif", crs="EPSG:32631")
+    with rasterio.open(image) as raster:
+        for path in (several, far):
+            with pytest.raises(InputError):
+                RasterLabels(path, raster)
+    assert [file.closed for file in opened] == [True, True]
 
 
 def test_ground_of_no_known_class_is_unlabelled(image, tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.windows import Window
 
+import fcntile.training.dataset as dataset_module
 from fcntile.errors import InputError, OptionError
 from fcntile.raster.classes import UNLABELLED
 from fcntile.raster.sources import LabelSource, Pair, expand, pair_files
@@ -268,6 +269,18 @@ def test_a_glob_may_be_too_long_for_a_file(tmp_path, monkeypatch):
         expand("*" * 300)
     (tmp_path / "a.tif").touch()
     assert expand("*" * 300) == ["a.tif"]
+
+
+def test_an_image_whose_labels_are_gone_is_closed(make_pair, monkeypatch):
+    pair = make_pair(64, 64)
+    dataset, opened = dataset_of(pair), []
+    monkeypatch.setattr(
+        dataset_module, "open_file", lambda path: opened.append(rasterio.open(path)) or opened[-1]
+    )
+    Path(pair.labels).unlink()
+    with pytest.raises(InputError, match="cannot open the labels"):
+        dataset.read(0, Window(0, 0, 8, 8))
+    assert [file.closed for file in opened] == [True]
 
 
 def test_options_of_vector_labels_are_not_ignored(make_pair):
