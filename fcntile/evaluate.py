@@ -22,7 +22,7 @@ from fcntile.raster.classes import (
     read_classes,
 )
 from fcntile.raster.comparison import found_values, open_pair, read_rows, reader
-from fcntile.raster.gdal import open_raster
+from fcntile.raster.gdal import open_raster, safe_process
 from fcntile.raster.sources import LabelSource, Pair, pair_files, raster_legend
 from fcntile.raster.vectors import is_vector
 from fcntile.training.boundary import boundary_f1, boundary_margin
@@ -111,6 +111,7 @@ class Evaluation:
         return result
 
 
+@safe_process()
 def evaluate(
     masks: Sequence[str],
     labels: str,

@@ -43,8 +43,8 @@ from fcntile.models.model_file import load_model
 from fcntile.raster.area import Area, bounds_window
 from fcntile.raster.assembly import Assembly
 from fcntile.raster.creation import check_outputs
-from fcntile.raster.gdal import bounded_cache, cache_bytes, files_of, open_raster
-from fcntile.raster.identity import check_unchanged, identify
+from fcntile.raster.gdal import all_files, bounded_cache, cache_bytes, open_raster
+from fcntile.raster.identity import check_unchanged, identify, on_disk
 from fcntile.raster.outputs import Output, class_values
 from fcntile.raster.part_files import PartWriter
 from fcntile.raster.parts import earlier_facts, open_parts, plan_parts
@@ -227,7 +227,7 @@ def predict(
         facts = facts_of(job, loaded, stitch, extent) | {"raster": identify(raster)}
         outputs = outputs_of(job, loaded, paths, facts)
         inputs: dict[str, Sequence[str | Path]] = {
-            "the input, or a part of it": files_of(raster),
+            "the input, or a part of it": [on_disk(name) or name for name in all_files(raster)],
             "the model": [loaded.file[0]] if loaded.file else [],
             "the area of interest": [aoi] if aoi else [],
         }

@@ -16,6 +16,7 @@ from fcntile.inference.devices import Plan, available_cpus, choose_device, make_
 from fcntile.inference.signals import caught_signals
 from fcntile.models.card import Card, ModelClass
 from fcntile.models.model_file import Model
+from fcntile.raster.gdal import safe_process
 from fcntile.raster.sources import RASTERS, expand
 from fcntile.raster.vectors import VECTORS
 from fcntile.training.augment import Augmentation
@@ -80,6 +81,7 @@ class Summary:
     device: str
 
 
+@safe_process()
 def train(
     images: Sequence[str],
     labels: str,

@@ -1,14 +1,17 @@
 """What comes out beside the mask, and where."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.enums import Resampling
 from rasterio.features import rasterize
 from rasterio.warp import transform_geom
@@ -119,6 +122,35 @@ def test_what_a_run_reads_is_never_replaced(seen, tmp_path):
             with pytest.raises(OutputError, match=f"is the {what}"):
                 predict(image, path, model=model, aoi=area, overwrite=True, dry_run=dry_run)
         assert Path(path).read_bytes() == before
+
+
+def test_what_a_run_reads_by_another_file_is_never_replaced(seen, tmp_path):
+    image, model, *_ = seen
+    folder = tmp_path / "files"
+    folder.mkdir()
+    own = shutil.copy(image, folder / "image.tif")
+    archive, inner, outer = (folder / name for name in ("a.zip", "inner.xml", "outer.vrt"))
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.write(own, "image.tif")
+    rasterio.shutil.copy(own, inner, driver="VRT")
+    outer.write_text(inner.read_text().replace(">image.tif<", ">inner.xml<"))
+    for raster, path in (
+        (outer, own),
+        (outer, inner),
+        (f"zip+file://{archive}!image.tif", archive),
+        (f"/vsizip/{archive}/image.tif", archive),
+    ):
+        before = Path(path).read_bytes()
+        with pytest.raises(OutputError, match="is the input, or a part of it"):
+            predict(raster, path, model=model, overwrite=True)
+        assert Path(path).read_bytes() == before
+
+
+def test_options_that_would_change_the_grid_are_refused(seen, tmp_path):
+    for name in ("TARGET_SRS", "target_srs", "RES"):
+        with pytest.raises(OptionError, match=f"--co {name.upper()} would change the grid"):
+            options = {name: "EPSG:3857"}
+            predict(seen[0], tmp_path / "m.tif", model=seen[1], creation_options=options)
 
 
 def test_a_dry_run_refuses_creation_options_too(seen, tmp_path):

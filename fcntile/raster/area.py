@@ -66,17 +66,20 @@ def bounds_window(bounds: Sequence[float], raster: rasterio.DatasetReader) -> Wi
     if transform.b or transform.d:
         raise OptionError(f"{raster.name} is not north-up: use --aoi instead of --bounds")
     (c0, r0), (c1, r1) = (~transform * (left, top)), (~transform * (right, bottom))
-    rows, columns = (
-        # the centre of pixel i is at i + 0.5
-        (
-            max(0, math.ceil(min(ends) - 0.5 - ROUNDING)),
-            min(size, math.floor(max(ends) + 0.5 + ROUNDING)),
-        )
-        for ends, size in (((r0, r1), raster.height), ((c0, c1), raster.width))
-    )
+    rows, columns = _centres(r0, r1, raster.height), _centres(c0, c1, raster.width)
     if rows[0] >= rows[1] or columns[0] >= columns[1]:
         extent = " ".join(f"{v:.10g}" for v in raster.bounds)
         raise InputError(
             f"bounds {shown} hold no pixel of {raster.name}, whose bounds are {extent}"
         )
     return Window.from_slices(rows, columns)
+
+
+def _centres(first: float, last: float, size: int) -> tuple[int, int]:
+    """Return the first pixel of an axis whose centre, i + 0.5, lies between, and one past the last.
+
+    >>> _centres(0.5, 2.5, 9), _centres(2.6, 0.6, 9), _centres(-1e308, 1e308, 9)
+    ((0, 3), (1, 3), (0, 9))
+    """
+    low, high = min(first, last) - 0.5 - ROUNDING, max(first, last) + 0.5 + ROUNDING
+    return math.ceil(min(max(low, 0), size)), math.floor(min(max(high, 0), size))

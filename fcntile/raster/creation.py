@@ -23,6 +23,16 @@ from fcntile.raster.outputs import Output
 from fcntile.raster.part_files import pixel_crc
 
 SIDECARS = (".aux.xml", ".ovr", ".msk")
+CHANGE_THE_GRID = {  # options of GDAL's COG driver
+    "aligned_levels",
+    "extent",
+    "res",
+    "target_srs",
+    "tiling_scheme",
+    "warp_resampling",
+    "zoom_level",
+    "zoom_level_strategy",
+}
 FORMATS: dict[str, dict[str, Any]] = {
     "COG": {"compress": "deflate", "blocksize": 512},
     "GTiff": {"compress": "deflate", "tiled": True, "blockxsize": 512, "blockysize": 512},
@@ -55,6 +65,9 @@ def check_outputs(
             raise OutputError(
                 f"the output {output.path} would belong to {owner}: give it another name"
             )
+    for name in map(str.lower, creation_options or {}):
+        if driver == "COG" and name in CHANGE_THE_GRID:
+            raise OptionError(f"--co {name.upper()} would change the grid: gdalwarp the mask")
     if creation_options:
         with tempfile.TemporaryDirectory(prefix="fcntile-") as folder:
             for output in outputs:

@@ -4,9 +4,10 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import rasterio
@@ -22,6 +23,8 @@ NETWORK = re.compile(
     r"\b(https?|ftp|s3|gs|az|adls|oss|swift|hdfs|webhdfs)://"
     r"|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)"
 )
+INDEXES = ("GTI", "STACIT", "STACTA", "WMS", "WMTS")  # drivers of what GDAL does not look into
+REFERENCES = re.compile(rb"<(VRTDataset|GDALTileIndexDataset|GDAL_WMS|Capabilities)\b")
 JPEG_GUESSES = re.compile("JPEGLib|libjpeg")  # JPEG in TIFF, and by itself
 # A failed request is sent again after 0.25 s, 0.5 s, 1 s and so on: a server may be out for 15 s.
 # One that says nothing for 20 s has failed; by itself GDAL waits for ever
@@ -72,12 +75,40 @@ def files_of(raster: rasterio.DatasetReader) -> list[str]:
 def is_local(raster: rasterio.DatasetReader) -> bool:
     """Tell whether a raster is surely files of this machine, with all that it refers to."""
     files = files_of(raster)
-    return bool(files) and not has_nested_vrt(raster) and all(map(os.path.exists, files))
+    return bool(files) and not has_unnamed_files(raster) and all(map(os.path.exists, files))
 
 
-def has_nested_vrt(raster: rasterio.DatasetReader) -> bool:
-    """Tell whether a raster is made of a VRT, whose own files GDAL does not name."""
-    return any(name.endswith(".vrt") and name != raster.name for name in files_of(raster))
+def has_unnamed_files(raster: rasterio.DatasetReader) -> bool:
+    """Tell whether a raster may be made of files that GDAL does not name.
+
+    It names the sources of a VRT, but neither what these are made of themselves, nor the tiles of
+    an index.
+    """
+    return raster.driver in INDEXES or any(map(_refers, _sources(raster)))
+
+
+def all_files(raster: rasterio.DatasetReader) -> list[str]:
+    """Return the files that a raster is made of, with those of VRTs in it; not of other indexes."""
+    files = files_of(raster)
+    for name in filter(_refers, _sources(raster)):
+        with suppress(InputError), open_file(name) as inner:
+            files += all_files(inner)
+    return files
+
+
+def _sources(raster: rasterio.DatasetReader) -> list[str]:
+    return [name for name in files_of(raster) if name != raster.name]
+
+
+def _refers(path: str) -> bool:
+    """Tell whether a file is one that only says which others it is made of."""
+    if path.endswith(".vrt") or ".gti." in path:
+        return True
+    try:
+        with Path(path).open("rb") as file:
+            return REFERENCES.search(file.read(4096)) is not None
+    except OSError:  # it is not on this machine, or in an archive
+        return False
 
 
 def bounded_cache(raster: rasterio.DatasetReader, columns: int) -> rasterio.Env:
@@ -94,22 +125,45 @@ def cache_bytes(raster: rasterio.DatasetReader, columns: int) -> int:
     return int(max(64 << 20, columns * cached_column_bytes(raster)))
 
 
-@contextmanager
-def settings_of_process(path: str, threads: int, cache: int) -> Iterator[None]:
+def settings_of_process(path: str, threads: int, cache: int) -> AbstractContextManager[None]:
     """Make the settings of `open_raster` and `bounded_cache` for all threads of this process.
-
-    Made in another than the main thread, an environment of rasterio's is that thread's alone, and
-    those that read would not have it. GDAL looks into the process's environment, too.
 
     Args:
         path: of the raster that is read.
         threads: for decompression.
         cache: bytes of GDAL's block cache.
+
+    Raises:
+        InputError: if the raster cannot be opened.
     """
     settings = {**_reading(threads), "GDAL_CACHEMAX": cache >> 20}  # there it is in MB
+    with open_file(path) as raster:
+        return _of_process(settings, {} if is_local(raster) else SAFE_THREADS)
+
+
+@contextmanager
+def safe_process() -> Iterator[None]:
+    """Read with one of GDAL's threads and with retries, in all threads of this process.
+
+    For what opens many files, any of which may refer to others behind a network.
+    """
+    with _of_process(RETRIES, SAFE_THREADS):
+        yield
+
+
+@contextmanager
+def _of_process(settings: Mapping[str, float], anyway: Mapping[str, float]) -> Iterator[None]:
+    """Make GDAL settings for all threads, those that the user has made excepted.
+
+    Made in another than the main thread, an environment of rasterio's is that thread's alone, and
+    those that read would not have it. GDAL looks into the process's environment, too.
+
+    Args:
+        settings: to be made.
+        anyway: to be made whatever the user has.
+    """
     made = {key: str(value) for key, value in settings.items() if key not in os.environ}
-    if NETWORK.search(path):
-        made |= {key: str(value) for key, value in SAFE_THREADS.items()}
+    made |= {key: str(value) for key, value in anyway.items()}
     before = {key: os.environ.get(key) for key in made}
     os.environ.update(made)
     try:

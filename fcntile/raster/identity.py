@@ -10,7 +10,7 @@ import rasterio
 from rasterio.windows import Window
 
 from fcntile.errors import InputError, reason
-from fcntile.raster.gdal import GDAL_ERRORS, files_of, has_nested_vrt, strict_gdal
+from fcntile.raster.gdal import GDAL_ERRORS, files_of, has_unnamed_files, strict_gdal
 
 MADE_BY_VIEWERS = (".aux.xml", ".ovr")  # beside a raster that they show
 SAMPLES, SIDE = 4, 64  # windows along each axis, and their px
@@ -36,8 +36,8 @@ def identify(raster: rasterio.DatasetReader) -> dict[str, Any]:
         "header": f"{crc:08x}",
     }
     names = [name for name in files_of(raster) if not name.endswith(MADE_BY_VIEWERS)]
-    files = [path for name in names if (path := _on_disk(name))]
-    if names and len(files) == len(names) and not has_nested_vrt(raster):
+    files = [path for name in names if (path := on_disk(name))]
+    if names and len(files) == len(names) and not has_unnamed_files(raster):
         stats = [path.stat() for path in files]
         return {**facts, "files": [[s.st_size, s.st_mtime_ns] for s in stats]}
     sizes = _block_sizes(raster) if raster.compression else b""
@@ -63,7 +63,7 @@ def check_unchanged(raster: rasterio.DatasetReader, before: dict[str, Any]) -> N
         )
 
 
-def _on_disk(name: str) -> Path | None:
+def on_disk(name: str) -> Path | None:
     """Return the file of this machine that GDAL means, or the archive it is in; None if neither."""
     inside = Path(IN_ARCHIVE.sub("", name).replace("{", "").replace("}", ""))  # GDAL may add {}
     return next((p for p in (Path(name), inside, *inside.parents) if p.is_file()), None)

@@ -270,7 +270,10 @@ def test_a_full_disk_is_said_and_nothing_is_lost(make_raster, noise, tmp_path, l
         (["--device", "toaster"], ["no device is called 'toaster'"]),
         (["--co", "COMPRESS"], ["is not NAME=VALUE"]),
         (["--co", "BLOCKSIZE=500"], ["COG cannot be written", "blocksize"]),
-        (["--co", "TILING_SCHEME=GoogleMapsCompatible"], ["would change the pixels"]),
+        (
+            ["--co", "tiling_scheme=GoogleMapsCompatible"],
+            ["--co TILING_SCHEME would change the grid"],
+        ),
         (["--co", "DRIVER=PNG"], ["COG cannot be written"]),
         (["--bogus"], ["No such option"]),
         (["--tile", "wide"], ["neither a number of pixels nor auto"]),

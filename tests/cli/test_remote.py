@@ -13,21 +13,24 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import rasterio.shutil
+import shapely
 from range_server import RangeServer
 from refusals import assert_refused
 
 from fcntile.raster.gdal import open_raster
 from fcntile.raster.parts import parts_folder
 
+FCNTILE = [sys.executable, "-m", "fcntile"]
 OPTIONS = ["--tile", "256", "--overlap", "32", "--threads", "2"]
 
 
 def predict(image, out, *more, **env):
     """Run the command; return the finished process."""
-    command = [sys.executable, "-m", "fcntile", "-q", "predict", str(image), "-o", str(out)]
+    command = [*FCNTILE, "-q", "predict", str(image), "-o", str(out)]
     return subprocess.run(
         [*command, *OPTIONS, *more], capture_output=True, text=True, env=os.environ | env
     )
@@ -72,13 +75,49 @@ def test_failing_requests_are_sent_again(make_image, tmp_path, failure, threads)
     assert out.read_bytes() == mask_of(image, tmp_path)
 
 
-def test_a_mosaic_of_files_behind_a_url_is_as_safe(make_image, tmp_path):
+def write_mosaic(path, image, url):
+    """Write a VRT of the file behind a URL."""
+    rasterio.shutil.copy(image, path, driver="VRT")
+    text = path.read_text().replace('relativeToVRT="1"', 'relativeToVRT="0"')
+    path.write_text(text.replace(">image.tif<", f">/vsicurl/{url}<"))
+
+
+def write_nested_mosaic(path, image, url):
+    """Write a VRT of such a VRT, with a name that does not tell it."""
+    write_mosaic(path.with_name("inner.xml"), image, url)
+    rasterio.shutil.copy(image, path, driver="VRT")
+    path.write_text(path.read_text().replace(">image.tif<", ">inner.xml<"))
+
+
+def write_index(path, image, url):
+    """Write an index of tiles, whose one tile is the file behind a URL."""
+    with rasterio.open(image) as raster:
+        (x, y), crs, box = raster.res, raster.crs.to_wkt(), shapely.box(*raster.bounds)
+    pyogrio.raw.write(
+        path,
+        np.array([shapely.to_wkb(box)], object),
+        [np.array([f"/vsicurl/{url}"], object)],
+        ["location"],
+        driver="GPKG",
+        geometry_type="Polygon",
+        crs=crs,
+        layer_metadata={"LOCATION_FIELD": "location", "RESX": str(x), "RESY": str(y)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("mosaic.vrt", write_mosaic),
+        ("outer.vrt", write_nested_mosaic),
+        ("index.gti.gpkg", write_index),
+    ],
+)
+def test_a_mosaic_of_files_behind_a_url_is_as_safe(make_image, tmp_path, name, write):
     image = make_image(1, tiled=True, blockxsize=256, blockysize=256, interleave="band")
-    out, mosaic = tmp_path / "remote.tif", tmp_path / "mosaic.vrt"
+    out, mosaic = tmp_path / "remote.tif", tmp_path / name
     with RangeServer(tmp_path, fail_every=5) as server:
-        rasterio.shutil.copy(image, mosaic, driver="VRT")
-        text = mosaic.read_text().replace('relativeToVRT="1"', 'relativeToVRT="0"')
-        mosaic.write_text(text.replace(">image.tif<", f">/vsicurl/{server.url(image.name)}<"))
+        write(mosaic, image, server.url(image.name))
         run = predict(mosaic, out)
     assert run.returncode == 0, run.stderr
     assert server.statuses()[503] >= 4
@@ -87,6 +126,23 @@ def test_a_mosaic_of_files_behind_a_url_is_as_safe(make_image, tmp_path):
     mask_of(image, tmp_path)
     with rasterio.open(tmp_path / "local.tif") as mask:
         assert (remote == mask.read(1)).all()
+
+
+def test_labels_behind_a_url_are_as_safe(make_raster, tmp_path):
+    classes = np.kron(np.arange(256).reshape(1, 16, 16) % 3, np.ones((1, 64, 64))).astype(np.uint8)
+    profile = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    mask = make_raster(classes, "mask.tif", **profile)
+    make_raster(classes, "labels.tif", **profile)
+    with RangeServer(tmp_path, fail_every=4) as server:
+        run = subprocess.run(
+            [*FCNTILE, "evaluate", mask, server.url("labels.tif"), "--json"],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"GDAL_NUM_THREADS": "4"},
+        )
+    assert run.returncode == 0, run.stderr
+    assert server.statuses()[503] >= 3
+    assert json.loads(run.stdout)["pixel_accuracy"] == 1
 
 
 def test_a_mask_beside_the_raster_is_found(make_image, tmp_path):

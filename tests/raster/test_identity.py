@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import rasterio
 import rasterio.shutil
 
 from fcntile.errors import InputError
@@ -25,6 +26,20 @@ def test_an_archive_that_was_written_anew_is_another_raster(make_raster, noise):
         before = identify(raster)
     pixels[0, 100:160, 100:160] = 0  # between the windows that are looked at behind a network
     with open_raster(zipped(make_raster(pixels))) as raster:
+        assert identify(raster) != before
+
+
+@pytest.mark.parametrize("inner", ["inner.vrt", "inner.VRT", "inner.xml"])
+def test_a_change_below_a_mosaic_of_mosaics_is_seen(make_raster, noise, tmp_path, inner):
+    path = make_raster(noise(1, 600, 600))
+    rasterio.shutil.copy(path, tmp_path / inner, driver="VRT")
+    outer = tmp_path / "outer.vrt"
+    outer.write_text((tmp_path / inner).read_text().replace(">image.tif<", f">{inner}<"))
+    with open_raster(str(outer)) as raster:
+        before = identify(raster)
+    with rasterio.open(path, "r+") as raster:
+        raster.write(255 - raster.read())
+    with open_raster(str(outer)) as raster:
         assert identify(raster) != before
 
 
