@@ -4,26 +4,31 @@ Vectors are reprojected once and burned window by window, by GDAL's rule: a pixe
 polygon if its centre does. Rasters on another grid are warped by nearest neighbour, through a VRT.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.features import bounds, rasterize
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from fcntile.errors import InputError, reason
 from fcntile.raster.classes import UNKNOWN, UNLABELLED
 from fcntile.raster.gdal import GDAL_ERRORS, open_file
-from fcntile.raster.reprojection import Bounds, bring, meet
+from fcntile.raster.placement import (
+    MIN_OVERLAP,
+    check_overlap,
+    extent_of,
+    has_points_only,
+    is_same_grid,
+    turns_onto,
+)
+from fcntile.raster.reprojection import bring, meet
 from fcntile.raster.vectors import Features, Geometry
 
-MIN_OVERLAP = 0.01  # of the smaller of two extents
 # Pixels of the labels by which GDAL may interpolate places instead of reprojecting them. By default
 # it is an eighth, which is many pixels of an image much finer than its labels; 0 fails in rasterio
 WARP_TOLERANCE = 1e-3
@@ -55,15 +60,15 @@ class RasterLabels:
         self._what = what
         self._file = open_file(path, what)
         try:
-            self._grid = self._on_grid(like)
+            self._check_bands()
+            # by turns of 360 degrees; none if labels are on the grid already
+            self._warped = [] if is_same_grid(self._file, like) else self._warp(like)
         except BaseException:
             self._file.close()
             raise
-        self._is_warped = self._grid is not self._file
-        self._is_masked = MaskFlags.all_valid not in self._grid.mask_flag_enums[0]
+        self._is_masked = MaskFlags.all_valid not in self._file.mask_flag_enums[0]
 
-    def _on_grid(self, like: rasterio.DatasetReader) -> rasterio.DatasetReader | WarpedVRT:
-        """Return the labels with the pixels of `like`: the file itself, or warped."""
+    def _check_bands(self) -> None:
         labels = self._file
         if labels.count != 1:
             raise InputError(
@@ -73,11 +78,10 @@ class RasterLabels:
             raise InputError(
                 f"there is {labels.dtypes[0]} in the {self._what} {labels.name}, wanted are classes"
             )
-        return labels if is_same_grid(labels, like) else self._warped(like)
 
-    def _warped(self, like: rasterio.DatasetReader) -> WarpedVRT:
+    def _warp(self, like: rasterio.DatasetReader) -> list[WarpedVRT]:
         labels = self._file
-        if _has_points_only(labels):
+        if has_points_only(labels):
             raise InputError(
                 f"{labels.name} has ground control points or RPCs and no transform, and they are "
                 f"not those of {like.name}: gdalwarp it first"
@@ -88,19 +92,9 @@ class RasterLabels:
                 f"{bare.name} has no CRS, and {labels.name} ({labels.width} x {labels.height} px) "
                 f"is not on the grid of {like.name} ({like.width} x {like.height} px)"
             )
-        check_overlap(f"the {self._what} {labels.name}", labels.crs, _extent(labels), like)
+        check_overlap(f"the {self._what} {labels.name}", labels.crs, extent_of(labels), like)
         try:
-            return WarpedVRT(
-                labels,
-                crs=like.crs,
-                transform=like.transform,
-                width=like.width,
-                height=like.height,
-                resampling=Resampling.nearest,
-                tolerance=WARP_TOLERANCE,
-                # where labels end or have nodata: masks of integers of 64 bits do not say that
-                add_alpha=True,
-            )
+            return [_warp_turned(labels, like, turn) for turn in turns_onto(labels, like)]
         except GDAL_ERRORS as error:
             raise InputError(
                 f"the {self._what} {labels.name} cannot be brought to the grid of {like.name}: "
@@ -114,8 +108,7 @@ class RasterLabels:
             InputError: if they cannot be read, or are no whole numbers from 0.
         """
         try:
-            values: NDArray[Any] = self._grid.read(1, window=window)
-            labelled = self._labelled(window)
+            values, labelled = self._read(window)
         except GDAL_ERRORS as error:
             raise InputError(
                 f"cannot read the {self._what} {self._file.name}: {reason(error)}"
@@ -130,12 +123,20 @@ class RasterLabels:
             out[labelled == 0] = UNLABELLED
         return out
 
-    def _labelled(self, window: Window) -> NDArray[Any] | None:
-        """Return what is > 0 where there are labels; None if they are everywhere."""
-        if self._is_warped:  # alpha itself: masks know it by its dtype only, uint8 or uint16
-            alpha: NDArray[Any] = self._grid.read(2, window=window)
-            return alpha
-        return self._grid.read_masks(1, window=window) if self._is_masked else None
+    def _read(self, window: Window) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return values, and what is > 0 where there are labels; None if they are everywhere."""
+        if not self._warped:
+            mask = self._file.read_masks(1, window=window) if self._is_masked else None
+            return self._file.read(1, window=window), mask
+        first, *others = self._warped
+        values, alpha = first.read(1, window=window), first.read(2, window=window)
+        for other in others:
+            if (alpha > 0).all():
+                break
+            more = np.where(alpha > 0, 0, other.read(2, window=window))
+            values = np.where(more > 0, other.read(1, window=window), values)
+            alpha = np.maximum(alpha, more)
+        return values, alpha
 
     def _check(self, values: NDArray[Any]) -> None:
         if values.dtype == np.uint8 or not values.size:
@@ -150,9 +151,28 @@ class RasterLabels:
 
     def close(self) -> None:
         """Let go of files."""
-        if self._is_warped:
-            self._grid.close()
+        for warped in self._warped:
+            warped.close()
         self._file.close()
+
+
+def _warp_turned(
+    labels: rasterio.DatasetReader, like: rasterio.DatasetReader, turn: int
+) -> WarpedVRT:
+    """Return labels on a raster's grid, moved by so many degrees, and alpha in a second band."""
+    moved = {"src_transform": rasterio.Affine.translation(turn, 0) * labels.transform}
+    return WarpedVRT(
+        labels,
+        crs=like.crs,
+        transform=like.transform,
+        width=like.width,
+        height=like.height,
+        resampling=Resampling.nearest,
+        tolerance=WARP_TOLERANCE,
+        # where labels end or have nodata: masks of integers of 64 bits do not say that
+        add_alpha=True,
+        **(moved if turn else {}),
+    )
 
 
 class VectorLabels:
@@ -239,69 +259,3 @@ def _transformed(geometry: Geometry, transform: rasterio.Affine) -> Geometry:
     points = (np.asarray(path, float) for path in paths)
     moved = [np.stack(transform * (p[..., 0], p[..., 1]), -1).tolist() for p in points]
     return {**geometry, "coordinates": moved if is_polygon else moved[0]}
-
-
-def is_same_grid(labels: rasterio.DatasetReader, like: rasterio.DatasetReader) -> bool:
-    """Tell whether two rasters have the same pixels on the ground.
-
-    Labels without any georeference, such as a PNG beside an orthophoto, are on the grid of an image
-    of their size. Those with ground control points or RPCs are if the image has the same ones.
-    """
-    if labels.shape != like.shape:
-        return False
-    if _has_points_only(labels):
-        return _has_points_only(like) and _points(labels) == _points(like)
-    if labels.crs is None and labels.transform.is_identity:
-        return True
-    # three corners fix a grid: two opposite ones are those of the transposed grid, too
-    corners = np.array([(0, 0), (like.width, 0), (0, like.height)]).T
-    there, here = np.array(labels.transform * corners), np.array(like.transform * corners)
-    tolerance = 1e-3 * abs(like.transform.determinant) ** 0.5  # of a pixel, at the far corners
-    return bool(labels.crs == like.crs and abs(there - here).max() < tolerance)
-
-
-def _has_points_only(raster: rasterio.DatasetReader) -> bool:
-    """Tell whether ground control points or RPCs, and no transform, say where a raster lies."""
-    return bool(raster.transform.is_identity and (raster.gcps[0] or raster.rpcs))
-
-
-def _points(raster: rasterio.DatasetReader) -> tuple[object, ...]:
-    """Return the ground control points and RPCs of a raster, as what can be compared."""
-    points, crs = raster.gcps
-    return [(p.row, p.col, p.x, p.y, p.z) for p in points], crs, raster.rpcs
-
-
-def check_overlap(
-    name: str,
-    crs: CRS,
-    extent: Bounds,
-    like: rasterio.DatasetReader,
-    least: float = MIN_OVERLAP,
-) -> None:
-    """Raise InputError if labels and a raster share less than that of the smaller one's extent."""
-    try:
-        left, bottom, right, top = transform_bounds(crs, like.crs, *extent)
-    except GDAL_ERRORS as error:
-        raise InputError(
-            f"{name} ({crs}, {_show(extent)}) cannot be brought to {like.crs} of "
-            f"{like.name}: {reason(error)}"
-        ) from error
-    l0, b0, r0, t0 = _extent(like)
-    shared = max(0.0, min(right, r0) - max(left, l0)) * max(0.0, min(top, t0) - max(bottom, b0))
-    smaller = min((right - left) * (top - bottom), (r0 - l0) * (t0 - b0))
-    touch = left <= r0 and right >= l0 and bottom <= t0 and top >= b0
-    if not touch or (smaller > 0 and shared / smaller < least):
-        raise InputError(
-            f"{name} ({crs}, {_show(extent)}) do not lie on {like.name} "
-            f"({like.crs}, {_show(_extent(like))}): they share less than 1 % of their extents"
-        )
-
-
-def _extent(raster: rasterio.DatasetReader) -> Bounds:
-    """Return left, bottom, right and top in this order, for rasters with the south up too."""
-    left, bottom, right, top = raster.bounds
-    return min(left, right), min(bottom, top), max(left, right), max(bottom, top)
-
-
-def _show(extent: Sequence[float]) -> str:
-    return "extent " + " ".join(f"{v:.7g}" for v in extent)

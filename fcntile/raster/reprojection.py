@@ -1,27 +1,22 @@
 """Bring geometries to a raster's CRS, so that edges stay where they are on the ground."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.warp import transform
+from rasterio.errors import TransformError
 
-from fcntile.raster.gdal import GDAL_ERRORS
+from fcntile.raster.ground import TURNS, Bounds, Points, change_crs, ground, near, pixel_side
 from fcntile.raster.vectors import Geometry
 
-Bounds = tuple[float, float, float, float]  # left, bottom, right, top
-Points = NDArray[np.float64]  # (n, 2) x and y
-
+MARGIN = 0.02  # of its extent, around a raster: more than its rim bends between two samples
 TOLERANCE = 0.1  # px, of an edge that is straight in one CRS and a curve in the other
 SHORT = 16  # px: no projection bends an edge of that length
-MARGIN = 0.02  # of its extent, around a raster: more than its rim bends between two samples
-SAMPLES = 21  # of a raster's ground, along each axis
-NEAR_POLE = 90 - 1e-6  # degrees: the pole itself is nowhere in many projections
 FAR = 30  # degrees of longitude: such an edge may be long, though its ends are not far apart
 HALVINGS = 20  # of an edge, at most
-TURNS = (0, -360, 360)  # degrees: the same place
 
 
 def bring(
@@ -43,35 +38,51 @@ def bring(
         like: the raster.
 
     Returns:
-        Geometries, and which of those given each is of; some are there twice, on both sides of
-        the 180th meridian.
+        Geometries, and which of those given each is of, in their order; some are there twice, on
+        both sides of the 180th meridian.
 
     Raises:
         rasterio.errors.RasterioError, CPLE_BaseError: if a place cannot be brought there.
     """
-    ground = _ground(like, crs)
+    around = ground(like, crs, MARGIN)
     paths: list[Points] = []
-    shapes: list[tuple[str, int]] = []  # kind, and number of paths
-    found: list[int] = []
+    shapes: list[tuple[int, str, int]] = []  # which geometry, its kind, and number of paths
     for turn in TURNS if crs.is_geographic else (0,):
-        turned = boxes + np.array([turn, 0, turn, 0])
-        for i in np.flatnonzero(meet(turned, ground)).tolist():
+        for i in np.flatnonzero(meet(boxes + np.array([turn, 0, turn, 0]), around)).tolist():
             kind, coordinates = geometries[i]["type"], geometries[i]["coordinates"]
             rings = coordinates if kind == "Polygon" else [coordinates]
-            moved = [np.atleast_2d(np.asarray(r, float))[:, :2] + [turn, 0] for r in rings]
+            moved = [
+                np.atleast_2d(np.asarray(r, float))[:, :2] + np.array([turn, 0]) for r in rings
+            ]
             if kind == "Polygon":
-                moved = [part for ring in moved if len(part := _clip(ring, ground)) > 2]
+                moved = [part for ring in moved if len(part := _clip(ring, around)) > 2]
             if moved:
                 paths += moved
-                shapes.append((kind, len(moved)))
-                found.append(i)
+                shapes.append((i, kind, len(moved)))
     bent = iter(_bend(paths, crs, like))
-    made = []
-    for kind, count in shapes:
-        parts = [next(bent).tolist() for _ in range(count)]
-        inner = parts if kind == "Polygon" else parts[0][0] if kind == "Point" else parts[0]
-        made.append({"type": kind, "coordinates": inner})
-    return made, np.array(found, np.intp)
+    found: list[tuple[int, Geometry]] = []
+    for i, kind, count in shapes:
+        moved = [next(bent) for _ in range(count)]
+        if kind == "Polygon" and any(abs(ring[0, 0] - ring[-1, 0]) > 180 for ring in moved):
+            raise TransformError("a polygon goes around a pole: cut it along a meridian first")
+        for parts in _turned(moved, crs, like):
+            inner = parts if kind == "Polygon" else parts[0][0] if kind == "Point" else parts[0]
+            found.append((i, {"type": kind, "coordinates": inner}))
+    found.sort(key=lambda pair: pair[0])  # where they meet, the last one counts
+    return [geometry for _, geometry in found], np.array([i for i, _ in found], np.intp)
+
+
+def _turned(parts: list[Points], crs: CRS, like: rasterio.DatasetReader) -> list[list[Any]]:
+    """Return a geometry's coordinates as lists, by as many turns as bring it onto a raster."""
+    if crs.is_geographic or not like.crs.is_geographic:  # it was turned before, or cannot be
+        return [[part.tolist() for part in parts]]
+    longitudes = np.concatenate([part[:, 0] for part in parts])
+    left, right = sorted((like.bounds.left, like.bounds.right))
+    return [
+        [(part + np.array([turn, 0])).tolist() for part in parts]
+        for turn in TURNS
+        if longitudes.min() + turn <= right and longitudes.max() + turn >= left
+    ]
 
 
 def meet(boxes: NDArray[np.float64], box: Bounds) -> NDArray[np.bool_]:
@@ -80,51 +91,6 @@ def meet(boxes: NDArray[np.float64], box: Bounds) -> NDArray[np.bool_]:
     return np.asarray(
         (left <= box[2]) & (right >= box[0]) & (bottom <= box[3]) & (top >= box[1]), bool
     )
-
-
-def _ground(like: rasterio.DatasetReader, crs: CRS) -> Bounds:
-    """Return a box in another CRS that a raster lies in, longitudes being near its middle's.
-
-    It is without end where the CRS does not know all of the raster.
-    """
-    steps = np.linspace(0, 1, SAMPLES)
-    columns, rows = (a.ravel() for a in np.meshgrid(steps * like.width, steps * like.height))
-    try:
-        points = _transform(np.stack(like.transform * (columns, rows), 1), like.crs, crs)
-    except GDAL_ERRORS:
-        points = np.full((1, 2), np.nan)
-    if not np.isfinite(points).all():
-        return -np.inf, -np.inf, np.inf, np.inf
-    if crs.is_geographic:
-        points[:, 0] = _near(points[:, 0], points[len(points) // 2, 0])
-    low, high = points.min(0), points.max(0)
-    margin = MARGIN * (high - low)
-    low, high = low - margin, high + margin
-    if crs.is_geographic:
-        low[1], high[1] = max(low[1], -NEAR_POLE), min(high[1], NEAR_POLE)
-        for pole in -90, 90:
-            if _holds(like, crs, pole):
-                low[:], high[:] = (-180, min(low[1], pole)), (180, max(high[1], pole))
-    left, bottom, right, top = map(float, (*low, *high))
-    return left, bottom, right, top
-
-
-def _holds(like: rasterio.DatasetReader, crs: CRS, pole: int) -> bool:
-    """Tell whether a pole is in a raster."""
-    try:
-        ((x, y),) = _transform(np.array([[0.0, pole]]), crs, like.crs)
-    except GDAL_ERRORS:
-        return False
-    if not np.isfinite([x, y]).all():
-        return False
-    column, row = ~like.transform * (x, y)
-    return bool(0 <= column <= like.width and 0 <= row <= like.height)
-
-
-def _near(longitudes: NDArray[np.float64], middle: float) -> NDArray[np.float64]:
-    """Return longitudes by so many turns that they are at most half a turn from a middle."""
-    near: NDArray[np.float64] = middle + (longitudes - middle + 180) % 360 - 180
-    return near
 
 
 def _clip(ring: Points, box: Bounds) -> Points:
@@ -155,12 +121,16 @@ def _bend(paths: Sequence[Points], crs: CRS, like: rasterio.DatasetReader) -> li
     if not paths:
         return []
     points = np.concatenate(paths)
-    there = _to_raster(points, crs, like)
-    pixel = abs(like.transform.determinant) ** 0.5
     last = np.zeros(len(points), bool)  # of a path
-    last[np.cumsum([len(path) for path in paths]) - 1] = True
+    ends = np.cumsum([len(path) for path in paths])
+    last[ends - 1] = True
+    there = _to_raster(points, crs, like)
+    is_unrolled = like.crs.is_geographic and not crs.is_geographic
+    if is_unrolled and (abs(np.diff(there[:, 0])) > 180).any():
+        for path in np.split(there, ends[:-1]):  # views
+            path[:, 0] = np.unwrap(path[:, 0], period=360)
     length = np.hypot(*(np.roll(there, -1, 0) - there).T)
-    is_long = length > SHORT * pixel
+    is_long = length > SHORT * pixel_side(like)
     if crs.is_geographic:  # once around a pole the ends of an edge are one place
         is_long |= abs(np.roll(points[:, 0], -1) - points[:, 0]) > FAR
     edges = np.flatnonzero(~last & is_long & (crs != like.crs))
@@ -173,27 +143,36 @@ def _bend(paths: Sequence[Points], crs: CRS, like: rasterio.DatasetReader) -> li
             middle = a + share * (b - a)
             is_now = _to_raster(middle, crs, like)
             straight = there[edges] + share * (there[edges + 1] - there[edges])
+            if is_unrolled:
+                is_now[:, 0] = near(is_now[:, 0], straight[:, 0])
             off = np.maximum(off, np.hypot(*(is_now - straight).T))
-        bends = off > TOLERANCE * pixel
+        bends = off > TOLERANCE * pixel_side(like)
         edges = edges[bends]
         points = np.insert(points, edges + 1, middle[bends], 0)
         there = np.insert(there, edges + 1, is_now[bends], 0)
         last = np.insert(last, edges + 1, False)
         first = edges + np.arange(len(edges))  # where they are now
         edges = np.sort(np.concatenate([first, first + 1]))
+    if len(edges):
+        x, y = points[edges[0]]
+        raise TransformError(f"it is cut near {x:.7g} {y:.7g}: cut what crosses there first")
     return np.split(there, np.flatnonzero(last)[:-1] + 1)
 
 
 def _to_raster(points: Points, crs: CRS, like: rasterio.DatasetReader) -> Points:
+    """Return points in a raster's CRS; longitudes of a projection's are near its middle.
+
+    Raises:
+        rasterio.errors.TransformError: if the raster's CRS does not know one of them.
+    """
     if crs == like.crs:
         return points
-    there = _transform(points, crs, like.crs)
-    left, right = sorted((like.bounds.left, like.bounds.right))
-    if like.crs.is_geographic and (left < -180 or right > 180):
-        there[:, 0] = _near(there[:, 0], (left + right) / 2)
+    there = change_crs(points, crs, like.crs)
+    if not (is_known := np.isfinite(there).all(1)).all():
+        x, y = points[~is_known][0]
+        raise TransformError(
+            f"{x:.7g} {y:.7g} has no place there: clip to the ground that the raster shows first"
+        )
+    if like.crs.is_geographic and not crs.is_geographic:
+        there[:, 0] = near(there[:, 0], (like.bounds.left + like.bounds.right) / 2)
     return there
-
-
-def _transform(points: Points, crs: CRS, to: CRS) -> Points:
-    x, y = transform(crs, to, points[:, 0].tolist(), points[:, 1].tolist())
-    return np.stack([x, y], 1)

@@ -573,7 +573,7 @@ def test_labels_elsewhere_are_refused_with_both_extents(make_raster, tmp_path):
                 LabelSource([labels]).open(labels, raster)
             assert "EPSG:32637" in str(error.value)
             assert str(error.value).count("extent ") == 2
-            assert "1 %" in str(error.value)
+            assert "they do not meet" in str(error.value)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32"])
@@ -633,3 +633,87 @@ def test_ground_of_no_known_class_is_unlabelled(image, tmp_path):
     differs = found["all"] != found["known"]
     assert differs.any()
     assert (found["all"][differs] == UNLABELLED).all()
+
+
+WORLD_LABELS = {west: from_origin(west, 90, 1, 1) for west in (-180, 0)}
+EAST_OF_170 = from_origin(170, 10, 0.2, 0.2)
+
+
+@pytest.mark.parametrize("west", WORLD_LABELS)
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        pytest.param("EPSG:4326", from_origin(-100, 40, 0.3, 0.3), id="west of Greenwich"),
+        pytest.param("EPSG:4326", from_origin(-15, 40, 0.3, 0.3), id="over Greenwich"),
+        pytest.param("EPSG:4326", EAST_OF_170, id="over 180 degrees"),
+        pytest.param("EPSG:4269", EAST_OF_170, id="over 180 degrees, of another datum"),
+        pytest.param("EPSG:4272", EAST_OF_170, id="over 180 degrees, of one far off"),
+        pytest.param("EPSG:3857", from_origin(-2e7, 1e7, 4e5, 2e5), id="nearly the world"),
+        pytest.param("EPSG:32612", from_origin(3e5, 47e5, 3000, 3000), id="projected"),
+        pytest.param("EPSG:32631", from_origin(0, 47e5, 3000, 3000), id="projected, on Greenwich"),
+        pytest.param("EPSG:32660", from_origin(7e5, 12e5, 3000, 3000), id="projected, over 180"),
+    ],
+)
+def test_labels_of_the_world_are_found_at_any_longitude(make_raster, noise, west, crs, transform):
+    pixels = np.roll(noise(1, 180, 360) % 200, 180 if west else 0, 2)
+    labels = make_raster(pixels, "world.tif", crs="EPSG:4326", transform=WORLD_LABELS[west])
+    image = make_raster(np.zeros((1, 100, 100), np.uint8), crs=crs, transform=transform)
+    columns, rows = np.meshgrid(np.arange(100) + 0.5, np.arange(100) + 0.5)
+    x, y = (a.ravel().tolist() for a in transform * (columns, rows))
+    x, y = np.array(rasterio.warp.transform(crs, "EPSG:4326", x, y))
+    column, row = (x - west) % 360, 90 - y
+    wanted = pixels[0, row.astype(int), column.astype(int)].reshape(100, 100)
+    is_near_a_rim = np.minimum(abs(column - np.round(column)), abs(row - np.round(row))) < 0.13
+    with rasterio.open(image) as raster:
+        opened = RasterLabels(labels, raster)
+        found = opened.read(Window(0, 0, 100, 100))
+        np.testing.assert_array_equal(opened.read(Window(30, 20, 50, 60)), found[20:80, 30:80])
+        opened.close()
+    assert (found != UNLABELLED).all()
+    assert not ((found != wanted) & ~is_near_a_rim.reshape(100, 100)).any()
+
+
+def test_labels_of_a_projection_over_180_degrees_are_found(make_raster):
+    where = {"crs": "EPSG:32660", "transform": from_origin(7e5, 12e5, 3000, 3000)}
+    labels = make_raster(np.full((1, 100, 110), 7, np.uint8), "utm.tif", **where)
+    image = make_raster(np.zeros((1, 40, 99), np.uint8), crs="EPSG:4326", transform=EAST_OF_170)
+    longitude, latitude = np.meshgrid(170.1 + 0.2 * np.arange(99), 9.9 - 0.2 * np.arange(40))
+    places = longitude.ravel().tolist(), latitude.ravel().tolist()
+    x, y = np.array(rasterio.warp.transform("EPSG:4326", "EPSG:32660", *places)).reshape(2, 40, 99)
+    wanted = (x > 7e5) & (x < 10.3e5) & (y > 9e5) & (y < 12e5)
+    with rasterio.open(image) as raster:
+        found = RasterLabels(labels, raster).read(Window(0, 0, 99, 40)) == 7
+    assert wanted.any()
+    assert (found != wanted).mean() < 0.01  # an eighth of a pixel, along the rim
+
+
+def test_the_last_feature_counts_over_180_degrees_too(make_raster, tmp_path):
+    boxes = {1: (-180, -178), 2: (178, 182), 3: (-179, -178)}
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"kind": kind},
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[west, -1], [east, -1], [east, 1], [west, 1], [west, -1]]],
+            },
+        }
+        for kind, (west, east) in boxes.items()
+    ]
+    path = tmp_path / "labels.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    image = make_raster(np.zeros((1, 100, 100), np.uint8), crs="EPSG:4326", transform=EAST_OF_170)
+    with rasterio.open(image) as raster:
+        opened = LabelSource([str(path)], class_field="kind").open(str(path), raster)
+        row = opened.read(Window(0, 49, 100, 1))[0]
+    wanted = np.full(100, UNLABELLED)
+    wanted[40:60], wanted[55:60] = 2, 3  # from 178 to 182 degrees, and from 181
+    np.testing.assert_array_equal(row, wanted)
+
+
+def test_labels_that_share_hardly_any_ground_are_refused(make_raster):
+    image = make_raster(np.zeros((1, 20, 30), np.uint8), transform=from_origin(5e5, 9e6, 1, 1))
+    corner = from_origin(500_029, 8_999_981, 1, 1)
+    labels = make_raster(np.zeros((1, 20, 20), np.uint8), "corner.tif", transform=corner)
+    with rasterio.open(image) as raster, pytest.raises(InputError, match="share less than 1 %"):
+        RasterLabels(labels, raster)

@@ -19,6 +19,21 @@ POLAR = "EPSG:3413", Affine(1000, 0, -200300, 0, -1000, 150300)
 MERCATOR = "EPSG:3857", Affine(100000, 0, -20000000, 0, -100000, 15000000)
 COARSE = "EPSG:32612", Affine(500, 0, 400000, 0, -500, 4600000)
 ROTATED = "EPSG:32612", Affine(25, 10, 400000, 10, -25, 4500000)
+WORLD = "EPSG:4326", Affine(0.9, 0, -180, 0, -0.5, 75)
+WORLD_FROM_0 = "EPSG:4326", Affine(0.9, 0, 0, 0, -0.6, 90)
+WORLD_FROM_170_WEST = "EPSG:4326", Affine(0.9, 0, -170, 0, -0.5, 75)
+WORLD_IN_NAD83 = "EPSG:4269", WORLD[1]
+HALF = 20037508.342789244  # of the equator, m
+WORLD_IN_MERCATOR = "EPSG:3857", Affine(HALF / 200, 0, -HALF, 0, -1e5, 15e6)
+WORLD_FROM_80_WEST = "+proj=cea +lon_0=100", Affine(HALF / 200, 0, -HALF, 0, -4e4, 6e6)
+TO_180 = "EPSG:3857", Affine(12500, 0, HALF - 5e6, 0, -12500, 2e6)
+OVER_180 = "EPSG:4326", Affine(0.05, 0, 170, 0, -0.05, 8)
+FROM_180 = "EPSG:4326", Affine(0.05, 0, -180, 0, -0.05, 8)
+FROM_A_SATELLITE = (
+    "+proj=geos +lon_0=-75 +h=35786023 +ellps=GRS80 +sweep=x",
+    Affine(30000, 0, -6000000, 0, -40000, 6000000),
+)
+IN_EUROPE, IN_THE_USA = (0, 40, 10, 50), (-100, 30, -90, 40)
 
 
 def ring(left, bottom, right, top):
@@ -61,13 +76,32 @@ def area(folder, where, geometry, crs="EPSG:4326"):
         pytest.param(UTM_60, [(179, 0, 180, 20), (-180, 0, -179, 20)], id="cut at it"),
         pytest.param(POLAR, [(-180, 89, 180, 90)], id="around the pole"),
         pytest.param(POLAR, [(10, 88, 100, 90)], id="from the pole"),
+        pytest.param(WORLD, [(170, -45, 178, -35), IN_EUROPE], id="at the world's rim"),
+        pytest.param(WORLD, [(170, -20, 190, -10)], id="over the world's rim"),
+        pytest.param(WORLD_IN_NAD83, [(170, -20, 180, -10), IN_EUROPE], id="of another datum"),
+        pytest.param(WORLD_FROM_0, [IN_THE_USA, IN_EUROPE], id="the world from 0 to 360"),
+        pytest.param(WORLD_FROM_0, [IN_THE_USA], id="the world from 0 to 360, west only"),
+        pytest.param(
+            WORLD_FROM_170_WEST, [(170, -20, 180, -10), (-180, 0, -170, 10)], id="from 170 west"
+        ),
+        pytest.param(WORLD_IN_MERCATOR, [(170, -45, 178, -35), IN_EUROPE], id="in Mercator"),
+        pytest.param(WORLD_IN_MERCATOR, [(170, -45, 190, -35)], id="over the rim of Mercator"),
+        pytest.param(WORLD_FROM_80_WEST, [IN_THE_USA, (-75, -20, 0, 0)], id="cut elsewhere"),
+        pytest.param(
+            TO_180,
+            [(-180, 0, -170, 10), (150, 0, 160, 10)],
+            id="beyond the rim is no ground",
+        ),
+        pytest.param(OVER_180, [(-178, -2, -172, 2)], id="as -178, on a raster up to 190"),
+        pytest.param(FROM_180, [(181, -2, 185, 2)], id="as 181, on a raster from -180"),
     ],
 )
 def test_polygons_are_where_they_are_on_the_ground(tmp_path, where, boxes):
     inside, (x, y) = area(tmp_path, where, polygons(*boxes))
     expected = np.zeros_like(inside)
     for left, bottom, right, top in boxes:
-        expected |= (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
+        is_between = (x - left) % 360 <= right - left
+        expected |= is_between & (y >= bottom) & (y <= top)
     assert expected.any()
     rim = sum(abs(np.diff(expected.astype(int), axis=axis)).sum() for axis in (0, 1))
     assert (inside != expected).sum() <= 0.1 * rim + 2  # a tenth of a pixel, along its rim
@@ -76,6 +110,35 @@ def test_polygons_are_where_they_are_on_the_ground(tmp_path, where, boxes):
 def test_a_polygon_that_goes_on_beyond_180_degrees(tmp_path):
     inside, _ = area(tmp_path, UTM_60, polygons((179, 0, 181, 20)))
     assert inside.all()
+
+
+@pytest.mark.parametrize(
+    "where", [OVER_180, FROM_180, WORLD], ids=["170 to 190", "-180 to -160", "the world"]
+)
+def test_a_polygon_of_a_projection_over_180_degrees(tmp_path, where):
+    box = 700000, 100000, 1000000, 600000  # from 178.8 to 181.5 degrees
+    inside, (x, y) = area(tmp_path, where, polygons(box), "EPSG:32660")
+    expected = (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
+    assert expected.any()
+    rim = sum(abs(np.diff(expected.astype(int), axis=axis)).sum() for axis in (0, 1))
+    assert (inside != expected).sum() <= 0.1 * rim + 2
+
+
+def test_a_polygon_of_a_projection_around_a_pole_is_refused_on_longitudes(tmp_path):
+    with pytest.raises(InputError, match="a polygon goes around a pole: cut it"):
+        area(tmp_path, WORLD, polygons((-2e6, -2e6, 2e6, 2e6)), "EPSG:3413")
+
+
+def test_an_edge_over_a_cut_of_the_projection_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"it is cut near .*: cut what crosses there first"):
+        area(tmp_path, TO_180, polygons((700000, 100000, 1000000, 600000)), "EPSG:32660")
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_polygons_beyond_what_a_satellite_sees_are_refused_however_often(tmp_path):
+    for _ in range(30):  # GDAL itself complains of the first few only
+        with pytest.raises(InputError, match="100 0 has no place there: clip to the ground"):
+            area(tmp_path, FROM_A_SATELLITE, polygons((-75, 0, 100, 40)))
 
 
 def test_edges_are_straight_in_their_own_crs(tmp_path):
