@@ -21,6 +21,7 @@ from sklearn import metrics as sklearn
 from fcntile.errors import InputError, OptionError, OutputError
 from fcntile.evaluate import evaluate
 from fcntile.predict import predict
+from fcntile.raster.labels import RasterLabels
 from fcntile.training.boundary import boundary_f1, boundary_matches
 from fcntile.training.metrics import bootstrap, confusion_matrix, sums
 
@@ -125,15 +126,15 @@ def test_rows_in_bands_score_as_the_whole_array(make_raster, height, width, rows
 def test_every_row_is_read_once(make_raster):
     labels, mask = patches(100, 30, 3)
     truth = make_raster(labels[None], "truth.tif")
-    rows = []
+    rows, read = [], RasterLabels.read
 
     def spy(self, window):
         rows.append((int(window.row_off), int(window.height)))
-        return self._grid.read(1, window=window).astype(np.uint16)
+        return read(self, window)
 
     with (
         mock.patch("fcntile.raster.comparison.ROWS", 16),
-        mock.patch("fcntile.raster.labels.RasterLabels.read", spy),
+        mock.patch.object(RasterLabels, "read", spy),
     ):
         evaluate([make_raster(mask[None], nodata=255)], truth, tolerance=5, classes=None)
     half = rows[len(rows) // 2 :]  # after the pass that looks for values

@@ -155,7 +155,9 @@ def _bend(paths: Sequence[Points], crs: CRS, like: rasterio.DatasetReader) -> li
         edges = np.sort(np.concatenate([first, first + 1]))
     if len(edges):
         x, y = points[edges[0]]
-        raise TransformError(f"it is cut near {x:.7g} {y:.7g}: cut what crosses there first")
+        raise TransformError(
+            f"this projection is cut near {x:.7g} {y:.7g}: cut what crosses there first"
+        )
     return np.split(there, np.flatnonzero(last)[:-1] + 1)
 
 
@@ -171,7 +173,7 @@ def _to_raster(points: Points, crs: CRS, like: rasterio.DatasetReader) -> Points
     if not (is_known := np.isfinite(there).all(1)).all():
         x, y = points[~is_known][0]
         raise TransformError(
-            f"{x:.7g} {y:.7g} has no place there: clip to the ground that the raster shows first"
+            f"{x:.7g} {y:.7g} is beyond this projection: clip to what the raster shows first"
         )
     if like.crs.is_geographic and not crs.is_geographic:
         there[:, 0] = near(there[:, 0], (like.bounds.left + like.bounds.right) / 2)
