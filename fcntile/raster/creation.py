@@ -18,7 +18,8 @@ from rasterio.windows import Window
 
 from fcntile.errors import OptionError, OutputError, reason
 from fcntile.files import check_apart, same_file
-from fcntile.raster.gdal import GDAL_ERRORS, heard
+from fcntile.raster.gdal import GDAL_ERRORS
+from fcntile.raster.gdal_messages import heard
 from fcntile.raster.outputs import Output
 from fcntile.raster.part_files import pixel_crc
 

@@ -10,7 +10,8 @@ import rasterio
 from rasterio.windows import Window
 
 from fcntile.errors import InputError, reason
-from fcntile.raster.gdal import GDAL_ERRORS, files_of, has_unnamed_files, strict_gdal
+from fcntile.raster.gdal import GDAL_ERRORS, files_of, has_unnamed_files
+from fcntile.raster.gdal_messages import strict_gdal
 
 MADE_BY_VIEWERS = (".aux.xml", ".ovr")  # beside a raster that they show
 SAMPLES, SIDE = 4, 64  # windows along each axis, and their px

@@ -18,7 +18,8 @@ from rasterio.windows import Window
 
 from fcntile.errors import InputError, reason
 from fcntile.raster.area import Area
-from fcntile.raster.gdal import GDAL_ERRORS, strict_gdal
+from fcntile.raster.gdal import GDAL_ERRORS
+from fcntile.raster.gdal_messages import strict_gdal
 
 # GDAL's words for what a band may mean
 COLOURS = {"pan", "coastal", "blue", "green", "red", "rededge", "nir", "swir"}

@@ -336,7 +336,6 @@ def test_rpcs_move_alike_for_every_output(make_raster, noise, tmp_path):
         ("COG", {"compression": "ZSTD"}),
         ("COG", {"overview_compress": "JPEG"}),
         ("COG", {"overview_resampling": "banana"}),
-        ("COG", {"target_srs": "EPSG:4326"}),
         ("GTiff", {"pixeltype": "SIGNEDBYTE"}),
     ],
 )
