@@ -113,7 +113,7 @@ class Evaluation:
 
 @safe_process()
 def evaluate(
-    masks: Sequence[str],
+    masks: Sequence[str] | str,
     labels: str,
     *,
     classes: str | Path | None = None,
@@ -154,7 +154,7 @@ def evaluate(
         OutputError: if the picture exists or cannot be written.
     """
     _check_options(ignore, tolerance, bootstrap)
-    pairs = pair_files(masks, labels)
+    pairs = pair_files([masks] if isinstance(masks, str) else masks, labels)
     if plot is not None:
         _check_plot(Path(plot), pairs, overwrite=overwrite)
     shapes, legends = _survey(pairs)

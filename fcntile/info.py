@@ -1,7 +1,7 @@
-"""Network or model file in; its layers, weights and reach out."""
+"""Network or model file in; its layers, weights and reach out, and what a model was trained on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fcntile.errors import ModelError, OptionError
@@ -26,6 +26,7 @@ class Summary:
         receptive_field: of one output pixel, in px.
         halo: in px; None if there is none.
         limits: what someone who chooses it should know; empty if there is nothing.
+        card: of the model, as its file has it; None for a network.
         layers: in the order of computation.
     """
 
@@ -40,6 +41,7 @@ class Summary:
     receptive_field: int
     halo: int | None
     limits: str
+    card: dict[str, Any] | None
     layers: list[Layer]
 
 
@@ -66,6 +68,7 @@ def info(
         ModelError: if there is no such network or model.
         OptionError: if the network does not take such a tile, or what a model file fixes is given.
     """
+    card = None
     if name.replace("_", "-") in list_models():
         net = build_on_meta(name, bands or BANDS, classes or CLASSES, arch_options or {})
         bands, classes, tile = bands or BANDS, classes or CLASSES, net.size or TILE
@@ -94,5 +97,6 @@ def info(
         receptive_field=net.receptive_field,
         halo=net.halo,
         limits=net.limits,
+        card=asdict(card) if card else None,
         layers=found,
     )

@@ -52,6 +52,7 @@ from fcntile.raster.reader import read_strips
 
 log = logging.getLogger(__name__)
 
+OTHER_FORMATS = (".gpkg", ".img", ".jp2", ".jpg", ".jpeg", ".nc", ".png", ".shp", ".vrt", ".webp")
 STAGES = ("read", "infer", "blend", "write", "wait_read", "wait_infer", "wait_write", "wait_rows")
 
 
@@ -177,6 +178,11 @@ def predict(
     check_choice("--dtype", dtype, DTYPES)
     check_choice("--format", driver, DRIVERS)
     paths = _output_paths(output, products or {})
+    if dtype != DTYPES[0] and not {*paths} - {"mask"}:
+        raise OptionError(
+            f"--dtype {dtype} is for probabilities and the like, and none are asked for: leave it "
+            "out; the mask's is that of the class values"
+        )
     if aoi == "":
         raise OptionError("the area of interest is a file without a name: leave it out, or name it")
     input, aoi = str(input), str(aoi) if aoi else None
@@ -222,7 +228,18 @@ def predict(
             threshold=parse_threshold(threshold, card),
             area=aoi,
         )
-        log.info("%s, %s, %s", card.name, job.tiling, job.plan)
+        log.info(
+            "%s on %s in %s, %d thread(s), %d x %d tiles of %d px, overlap %d px, guard %d px",
+            card.name,
+            layout.plan.device,
+            str(layout.plan.precision).removeprefix("torch."),
+            layout.plan.threads,
+            job.tiling.y.count,
+            job.tiling.x.count,
+            job.tiling.tile,
+            job.tiling.overlap,
+            job.tiling.guard,
+        )
         stack.enter_context(bounded_cache(raster, min(layout.columns, raster.width)))
         facts = facts_of(job, loaded, stitch, extent) | {"raster": identify(raster)}
         outputs = outputs_of(job, loaded, paths, facts)
@@ -300,6 +317,8 @@ def _output_paths(output: str | Path, products: Mapping[str, str | Path]) -> dic
     paths = {"mask": Path(output)} | {name: Path(path) for name, path in products.items()}
     for path in paths.values():  # names, before anything is looked for beside them
         check_output(path, overwrite=True)
+        if path.suffix.lower() in OTHER_FORMATS:
+            log.warning("%s will be a GeoTIFF, whatever its name says", path)
     if len(set(map(same_file, paths.values()))) < len(paths):
         raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
     return paths

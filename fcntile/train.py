@@ -83,7 +83,7 @@ class Summary:
 
 @safe_process()
 def train(
-    images: Sequence[str],
+    images: Sequence[str] | str,
     labels: str,
     output: str | Path,
     *,
@@ -143,6 +143,7 @@ def train(
         Stopped: after SIGINT or SIGTERM, with a checkpoint to go on from.
     """
     settings, output = settings or Settings(), Path(output)
+    images = [images] if isinstance(images, str) else images
     check_output(output, overwrite=True)  # it has a name, that of the folder beside it
     if run is not None and not str(run):  # it would be the current directory
         raise OutputError("the run folder has no name: give one with --run")

@@ -257,7 +257,7 @@ def test_ignored_values_are_no_labels_but_wrong_answers(make_raster):
     mask = np.array([[[0, 1, 2, 2, 2, 1]]], np.uint8)
     labels = np.array([[[0, 1, 2, 1, 0, 2]]], np.uint8)
     files = make_raster(mask), make_raster(labels, "truth.tif")
-    result = evaluate(files[:1], files[1], ignore=[2], tolerance=1, bootstrap=5)
+    result = evaluate(files[0], files[1], ignore=[2], tolerance=1, bootstrap=5)
     assert result.confusion.tolist() == [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
     assert result.as_dict()["pixels"] == {"compared": 4, "mask_nodata": 0, "unlabelled": 2}
     counted = labels.ravel() != 2

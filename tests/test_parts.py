@@ -213,7 +213,9 @@ def test_a_manifest_that_is_none_refuses_and_restart_begins_anew(tall, tmp_path,
     out = tmp_path / "mask.tif"
     interrupted(tall, out, parts=1)
     (parts_folder(out) / "manifest.json").write_text(text)
-    with pytest.raises(OutputError, match=r"parts of another run, whose .*--restart"):
+    with pytest.raises(
+        OutputError, match=r"no whole manifest\.json that says of what: .*--restart"
+    ):
         predict(tall, out, tile=256, overlap=32)
 
 

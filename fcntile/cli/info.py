@@ -1,6 +1,7 @@
 """`fcntile info`."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -46,7 +47,7 @@ def info(
     """Show every layer's output, weights and operations for a tile of any size.
 
     Nothing is computed and no weight is allocated. A model file or bundled model brings its own
-    bands, classes and options.
+    bands, classes and options, and its card is shown: what it was trained on and what it gives.
 
     \b
     Examples:
@@ -79,3 +80,28 @@ def info(
     )
     if found.limits:
         click.echo(f"\n{found.limits}")
+    if found.card:
+        click.echo("")
+        for title, text in _card_rows(found.card):
+            click.echo(f"{title:<12}{text}")
+
+
+def _card_rows(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a model's card says, for people: a title and a text each."""
+    options = "".join(f" {name}={value}" for name, value in card["arch_options"].items())
+    yield "model", card["name"]
+    yield "network", card["arch"].replace("_", "-") + options
+    scaled = (card["scale"], card["offset"]) != (1, 0)
+    scale = f", scale {card['scale']:g}, offset {card['offset']:g}" if scaled else ""
+    yield "values", card["dtype"] + scale
+    for band in card["bands"]:
+        yield "band", f"{band['name']}, mean {band['mean']:.6g}, deviation {band['std']:.6g}"
+    for position, c in enumerate(card["classes"]):
+        value = position if c["value"] is None else c["value"]
+        yield "class", f"{value} {c['name']} {c['color']}"
+    if card["resolution"]:
+        yield "pixel", f"{card['resolution']:.3g} m"
+    yield "tile", f"{card['tile']} px, overlap {card['overlap']} px"
+    for title in ("licence", "attribution"):
+        if card[title]:
+            yield title, card[title]

@@ -8,6 +8,8 @@ import click
 
 from fcntile.inference.choices import PRECISIONS
 
+LEAST_SIZE = 1e6  # bytes; no run takes so little
+
 
 def pixels_or_share(
     ctx: click.Context, param: click.Parameter, value: str | None
@@ -56,7 +58,10 @@ def size(ctx: click.Context, param: click.Parameter, value: str | None) -> float
     if not found or not number:
         raise click.BadParameter(f"{value!r} is no size like 2GB or 512MB", ctx, param)
     step = 1024 if found[3] else 1000
-    return number * float(step ** " KMGT".index(found[2].upper() or " "))
+    size = number * float(step ** " KMGT".index(found[2].upper() or " "))
+    if size < LEAST_SIZE:
+        raise click.BadParameter(f"{value!r} is {size:g} bytes: give a unit, as in 2GB", ctx, param)
+    return size
 
 
 def name_value_pairs(
@@ -147,7 +152,8 @@ outside = click.option(
     "--outside",
     type=click.Choice(["background", "unlabelled"]),
     help="What pixels outside of all features are: class 0, or without a label.  [default: "
-    "background without --class-field or if no feature has class 0, else unlabelled]",
+    "background without --class-field, or if the class table has a class 0 that no feature has; "
+    "else unlabelled]",
 )
 ignore = click.option(
     "--ignore",

@@ -92,7 +92,7 @@ time      about {seconds:.0f} s"""
     type=click.Choice(DRIVERS, case_sensitive=False),
     default="COG",
     show_default=True,
-    help="Format of the mask.",
+    help="Format of all outputs.",
 )
 @options.creation_options
 @options.overwrite

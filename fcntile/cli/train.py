@@ -147,11 +147,11 @@ def _show(preview: "Preview") -> None:
     click.echo("\nband                             mean        deviation")
     for band in preview.bands:
         click.echo(f"{band['name']:<24.24}{band['mean']:>13.5g}{band['std']:>17.5g}")
-    hours, seconds = divmod(preview.steps * preview.step_seconds, 3600)
+    hours, minutes = divmod(round(preview.steps * preview.step_seconds / 60), 60)
     click.echo(
         f"\n{preview.arch}, {preview.parameters:,} weights\n"
         f"{preview.steps:,} steps, {preview.samples:,} windows, {preview.step_seconds:g} s a step: "
-        f"{hours:.0f} h {seconds / 60:.0f} min\n"
+        f"{hours} h {minutes} min\n"
         f"{preview.peak_mb:,.0f} MB at the peak\n"
         f"samples in {preview.picture}"
     )

@@ -42,7 +42,11 @@ def choose_bands(
             given += " palette band (gdal_translate -expand rgb turns it into colours)"
         else:
             given += " band(s)"
-        raise InputError(f"{given}, {model}: choose them with -b, in that order")
+        advice = "choose them with -b, in that order"
+        if len(bands) < len(wanted) and not bidx:
+            advice = "use another raster or model"
+        raise InputError(f"{given}, {model}: {advice}")
+    _check_values(raster, bands, card)
     names = band_names(raster, bands)
     for i, name in zip(bands, names, strict=True):
         said = plain(raster.descriptions[i - 1] or "")
@@ -60,7 +64,13 @@ def choose_bands(
         if is_same_set:
             order = "use " + " ".join(f"-b {bands[names.index(name)]}" for name in wanted)
         raise InputError(f"the bands of {raster.name} are {', '.join(names)}, {model}: {order}")
-    _check_values(raster, bands, card)
+    if bidx and any(a != b and {a, b} <= COLOURS for a, b in zip(names, wanted, strict=True)):
+        log.warning(
+            "-b chooses %s, model %s wants %s: is that what you mean?",
+            ", ".join(names),
+            card.name,
+            ", ".join(wanted),
+        )
     return bands
 
 

@@ -40,6 +40,13 @@ def default_guard(overlap: int, halo: int | None) -> int:
     return min(max(overlap // 12, overlap - 9 * halo // 16), 3 * overlap // 8)
 
 
+def _off_stride(what: str, px: int, net_stride: int) -> str:
+    """Return what is wrong with a tile or overlap, and the nearest ones that are right."""
+    below = max(px, 0) // net_stride * net_stride
+    near = f"{below} or {below + net_stride}" if below else str(net_stride)
+    return f"{what} {px} is not a multiple of the net's stride, {net_stride}: use {near}"
+
+
 def plan_tiling(
     height: int,
     width: int,
@@ -77,7 +84,7 @@ def plan_tiling(
     if size and tile != size:
         raise OptionError(f"the net takes tiles of {size} px only, not {tile}: use --tile {size}")
     if tile < 1 or tile % net_stride:
-        raise OptionError(f"tile {tile} is not a multiple of the net's stride, {net_stride}")
+        raise OptionError(_off_stride("tile", tile, net_stride))
     if stitch == "exact" and overlap > most:
         raise OptionError(
             f"tile {tile} is too small for exact stitching: the net sees {overlap // 2} px on each "
@@ -86,7 +93,7 @@ def plan_tiling(
     if not 0 <= overlap <= most:
         raise OptionError(f"overlap {overlap} is not between 0 and half the tile, {most}")
     if overlap % net_stride:
-        raise OptionError(f"overlap {overlap} is not a multiple of the net's stride, {net_stride}")
+        raise OptionError(_off_stride("overlap", overlap, net_stride))
     if stitch == "exact":
         return Tiling(*(_exact_axis(n, tile, overlap, net_stride) for n in (height, width)))
     guard = overlap // 2 if stitch == "crop" else default_guard(overlap, halo)

@@ -182,7 +182,7 @@ def fcn8s_small(bands: int, classes: int, **options: Any) -> FCN:
     return FCN(bands, classes, 2, **{**small, **options})
 
 
-@register_model("fcn2s-small", FCN, PAPER)
+@register_model("fcn2s-small", FCN)
 def fcn2s_small(bands: int, classes: int, **options: Any) -> FCN:
     """Return an FCN of two blocks, with scores at strides 4 and 2 (pool1).
 

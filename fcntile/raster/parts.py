@@ -244,12 +244,15 @@ def _resumed(
     facts = {**facts, "files": [str(output.path.resolve()) for output in outputs]}
     if any(folder.glob("*.tif")) and not restart:
         known = _manifest(folder)
-        if known and not _fill(known["windows"], facts["window"]):
-            known = {}
-        if difference := differences(known.get("facts", {}), facts):
+        if known and (difference := differences(known["facts"], facts)):
             raise OutputError(
                 f"{folder} has parts of another run, whose {difference}: use --restart to begin "
                 "anew, or another output"
+            )
+        if not known or not _fill(known["windows"], facts["window"]):
+            raise OutputError(
+                f"{folder} has parts, and no whole {MANIFEST} that says of what: use --restart to "
+                "begin anew, or another output"
             )
         for path in folder.glob("*.unfinished"):
             path.unlink()

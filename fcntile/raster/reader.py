@@ -70,14 +70,14 @@ def plain(name: str) -> str:
 
 
 def resolution(raster: rasterio.DatasetReader) -> float | None:
-    """Return the side of a pixel on the ground in metres; None without a CRS.
+    """Return the side of a pixel on the ground in metres; None without a CRS or transform.
 
     Geographic coordinates are taken at the raster's middle latitude. A projection's own distortion
     is not corrected.
     """
     crs: CRS | None = raster.crs
     area = abs(raster.transform.determinant)
-    if crs is None or not area:
+    if crs is None or not area or raster.transform.is_identity:
         return None
     if crs.is_geographic:
         latitude = (raster.bounds.top + raster.bounds.bottom) / 2

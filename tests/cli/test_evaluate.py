@@ -91,7 +91,7 @@ def test_several_masks_share_labels_and_options_reach_them(mask, truth, tmp_path
     run = evaluate(mask, mask, truth, "--json", "--classes", tmp_path / "classes.json")
     assert json.loads(run.stdout)["confusion_matrix"] == [[12, 0], [0, 0]]  # the same mask once
     run = evaluate(mask, truth, "--json", "--ignore", 0, "--ignore", 3)
-    assert json.loads(run.stdout)["confusion_matrix"] == [[6]]
+    assert json.loads(run.stdout)["confusion_matrix"] == [[0, 0], [3, 6]]
 
 
 def test_options_of_vector_labels_reach_them(mask, tmp_path):

@@ -86,3 +86,16 @@ def test_what_cannot_be_shown_is_said_in_a_sentence(arguments, words):
     assert done.exit_code != 0
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_shows_its_card():
+    text = run("info", "buildings").stdout
+    for line in (
+        "network     fcn8s-small",
+        "class       1 building #e6194b",
+        "pixel       0.149 m",
+    ):
+        assert line in text.splitlines()
+    card = json.loads(run("info", "buildings", "--json").stdout)["card"]
+    assert [band["name"] for band in card["bands"]] == ["red", "green", "blue"]
+    assert json.loads(run("info", "fcn8s", "--json").stdout)["card"] is None

@@ -81,3 +81,24 @@ def test_other_descriptions_prove_nothing(make_raster):
 def test_misspelt_choices_are_refused_in_python_too(orthophoto, tmp_path, option):
     with pytest.raises(OptionError, match="is none of"):
         predict(orthophoto, tmp_path / "m.tif", **option)
+
+
+def test_too_few_bands_leave_nothing_to_choose(make_raster, noise):
+    path = make_raster(noise(1, 8, 8))
+    with rasterio.open(path) as raster, pytest.raises(InputError) as refused:
+        choose_bands(raster, of_bands("red", "green", "blue"))
+    assert str(refused.value).endswith("use another raster or model")
+
+
+def test_chosen_bands_of_other_colours_are_remarked_on(make_raster, noise, caplog):
+    path = make_raster(noise(3, 8, 8), photometric="RGB")
+    with rasterio.open(path) as raster:
+        assert choose_bands(raster, of_bands("red", "green", "blue"), [1, 2, 3]) == [1, 2, 3]
+        assert not caplog.text
+        assert choose_bands(raster, of_bands("red", "green", "blue"), [3, 2, 1]) == [3, 2, 1]
+    assert "-b chooses blue, green, red" in caplog.text
+
+
+def test_a_name_for_another_format_is_remarked_on(orthophoto, tmp_path, caplog):
+    predict(orthophoto, tmp_path / "mask.PNG", dry_run=True)
+    assert "mask.PNG will be a GeoTIFF, whatever its name says" in caplog.text

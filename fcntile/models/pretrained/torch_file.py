@@ -29,7 +29,8 @@ def read_torch(path: Path) -> Arrays:
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split()).split(". ")[0][:200] or "it is damaged"
         raise ModelError(
-            f"cannot read the weights {path}, which should be a state dict saved by torch: {reason}"
+            f"cannot read the weights {path}, which should be a state dict saved by torch "
+            f"(torch.save(net.state_dict(), FILE)): {reason}"
         ) from error
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):

@@ -99,7 +99,7 @@ def test_damaged_files_are_refused(weights, tmp_path):
     refused(write(tmp_path / "half.pth", content[: len(content) // 2]), "cannot read")
     torch.save({}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     content = (tmp_path / "old.pth").read_bytes()
-    refused(write(tmp_path / "start.pth", content[:8]), "saved by torch: it is damaged")
+    refused(write(tmp_path / "start.pth", content[:8]), r"saved by torch .*: it is damaged")
     with h5py.File(tmp_path / "whole.h5", "w") as file:
         file["x"] = np.zeros(10_000)
     content = (tmp_path / "whole.h5").read_bytes()
