@@ -13,14 +13,15 @@ import rasterio
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError, check_choice
-from fcntile.files import check_output, same_file
+from fcntile.files import check_output
 from fcntile.inference.blend import Halves, Rows, blend, empty_rows
 from fcntile.inference.checks import (
     choose_bands,
+    output_paths,
     remark_on_resolution,
     remark_on_tile,
 )
-from fcntile.inference.choices import DRIVERS, DTYPES, PRODUCTS, STITCHES
+from fcntile.inference.choices import DRIVERS, STITCHES
 from fcntile.inference.cluster.client import Tally, have_parts_made
 from fcntile.inference.cluster.crew import choose_crew
 from fcntile.inference.cluster.walk import Order
@@ -52,7 +53,6 @@ from fcntile.raster.reader import read_strips
 
 log = logging.getLogger(__name__)
 
-OTHER_FORMATS = (".gpkg", ".img", ".jp2", ".jpg", ".jpeg", ".nc", ".png", ".shp", ".vrt", ".webp")
 STAGES = ("read", "infer", "blend", "write", "wait_read", "wait_infer", "wait_write", "wait_rows")
 
 
@@ -175,14 +175,8 @@ def predict(
     start, clock = time.perf_counter(), Clock()
     keep_freed_memory()
     check_choice("--stitch", stitch, STITCHES)
-    check_choice("--dtype", dtype, DTYPES)
     check_choice("--format", driver, DRIVERS)
-    paths = _output_paths(output, products or {})
-    if dtype != DTYPES[0] and not {*paths} - {"mask"}:
-        raise OptionError(
-            f"--dtype {dtype} is for probabilities and the like, and none are asked for: leave it "
-            "out; the mask's is that of the class values"
-        )
+    paths = output_paths(output, products or {}, dtype)
     if aoi == "":
         raise OptionError("the area of interest is a file without a name: leave it out, or name it")
     input, aoi = str(input), str(aoi) if aoi else None
@@ -228,18 +222,7 @@ def predict(
             threshold=parse_threshold(threshold, card),
             area=aoi,
         )
-        log.info(
-            "%s on %s in %s, %d thread(s), %d x %d tiles of %d px, overlap %d px, guard %d px",
-            card.name,
-            layout.plan.device,
-            str(layout.plan.precision).removeprefix("torch."),
-            layout.plan.threads,
-            job.tiling.y.count,
-            job.tiling.x.count,
-            job.tiling.tile,
-            job.tiling.overlap,
-            job.tiling.guard,
-        )
+        log.info("%s on %s", card.name, layout)
         stack.enter_context(bounded_cache(raster, min(layout.columns, raster.width)))
         facts = facts_of(job, loaded, stitch, extent) | {"raster": identify(raster)}
         outputs = outputs_of(job, loaded, paths, facts)
@@ -308,20 +291,6 @@ def predict(
         model=card.name,
         device=str(plan.device),
     )
-
-
-def _output_paths(output: str | Path, products: Mapping[str, str | Path]) -> dict[str, Path]:
-    """Return where the mask and the other products go, by their names."""
-    for name in products:
-        check_choice("product", name, PRODUCTS)
-    paths = {"mask": Path(output)} | {name: Path(path) for name, path in products.items()}
-    for path in paths.values():  # names, before anything is looked for beside them
-        check_output(path, overwrite=True)
-        if path.suffix.lower() in OTHER_FORMATS:
-            log.warning("%s will be a GeoTIFF, whatever its name says", path)
-    if len(set(map(same_file, paths.values()))) < len(paths):
-        raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
-    return paths
 
 
 class Walker:

@@ -1,21 +1,56 @@
-"""Does a raster suit a model? Said in one sentence before any work, never guessed."""
+"""Does a raster suit a model, and can outputs be? Said before any work, never guessed."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import rasterio
 from rasterio.enums import ColorInterp
 
-from fcntile.errors import InputError
+from fcntile.errors import InputError, OptionError, check_choice
+from fcntile.files import check_output, same_file
+from fcntile.inference.choices import DTYPES, PRODUCTS
 from fcntile.models.card import Card
 from fcntile.models.model_file import Model
 from fcntile.raster.reader import COLOURS, band_names, choose_numbers, plain, resolution
 
 log = logging.getLogger(__name__)
 
-RESOLUTION_FACTOR = (
-    1.5  # ground pixels this much larger or smaller than in training are remarked on
-)
+OTHER_FORMATS = (".gpkg", ".img", ".jp2", ".jpg", ".jpeg", ".nc", ".png", ".shp", ".vrt", ".webp")
+RESOLUTION_FACTOR = 1.5  # pixels so much larger or smaller than in training are remarked on
+
+
+def output_paths(
+    output: str | Path, products: Mapping[str, str | Path], dtype: str
+) -> dict[str, Path]:
+    """Return where the mask and the other products go, by their names.
+
+    Args:
+        output: path of the mask.
+        products: paths of the others by name.
+        dtype: of the others.
+
+    Raises:
+        OptionError: if there is no such product or dtype, or no product that it is for, or two are
+            to be one file.
+        OutputError: if a file cannot have one of these names.
+    """
+    check_choice("--dtype", dtype, DTYPES)
+    for name in products:
+        check_choice("product", name, PRODUCTS)
+    if dtype != DTYPES[0] and not products:
+        raise OptionError(
+            f"--dtype {dtype} is for probabilities and the like, and none are asked for: leave it "
+            "out; the mask's is that of the class values"
+        )
+    paths = {"mask": Path(output)} | {name: Path(path) for name, path in products.items()}
+    for path in paths.values():
+        check_output(path, overwrite=True)
+        if path.suffix.lower() in OTHER_FORMATS:
+            log.warning("%s will be a GeoTIFF, whatever its name says", path)
+    if len(set(map(same_file, paths.values()))) < len(paths):
+        raise OptionError(f"two outputs in one file: {', '.join(map(str, paths.values()))}")
+    return paths
 
 
 def choose_bands(

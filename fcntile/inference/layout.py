@@ -44,6 +44,14 @@ class Layout:
     columns: int
     budget: Budget
 
+    def __str__(self) -> str:
+        plan, tiling = self.plan, self.tiling
+        return (
+            f"{plan.device} in {str(plan.precision).removeprefix('torch.')}, {plan.threads} "
+            f"thread(s), {tiling.y.count} x {tiling.x.count} tiles of {tiling.tile} px, overlap "
+            f"{tiling.overlap} px, guard {tiling.guard} px"
+        )
+
     @property
     def need(self) -> Need:
         """Memory that this takes."""

@@ -210,6 +210,11 @@ class VectorLabels:
                 f"{like.name} has ground control points and no transform, so the "
                 f"{features.what} {features.path} have no place on it: gdalwarp it first"
             )
+        if like.transform.is_degenerate:
+            raise InputError(
+                f"the transform of {like.name} has no inverse, so the {features.what} "
+                f"{features.path} have no place on it"
+            )
         name = f"the {features.what} {features.path}"
         check_overlap(name, features.crs, features.bounds, like, least)
         known = [values.get(v) for v in features.values] or [1] * len(features.geometries)

@@ -717,3 +717,11 @@ def test_labels_that_share_hardly_any_ground_are_refused(make_raster):
     labels = make_raster(np.zeros((1, 20, 20), np.uint8), "corner.tif", transform=corner)
     with rasterio.open(image) as raster, pytest.raises(InputError, match="share less than 1 %"):
         RasterLabels(labels, raster)
+
+
+def test_polygons_have_no_place_where_all_pixels_lie_on_a_line(make_raster, tmp_path):
+    line = rasterio.Affine(1, 2, 5e5, 2, 4, 9e6)
+    image = make_raster(np.zeros((1, 20, 30), np.uint8), transform=line)
+    labels = write_geojson(tmp_path / "labels.geojson")
+    with rasterio.open(image) as raster, pytest.raises(InputError, match="has no inverse"):
+        LabelSource([labels]).open(labels, raster)
