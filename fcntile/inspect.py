@@ -16,7 +16,7 @@ from fcntile.errors import InputError, check_range
 from fcntile.files import check_apart, check_output
 from fcntile.inference.checks import choose_bands, remark_on_resolution, remark_on_tile
 from fcntile.inference.devices import exact_fp32, make_plan, out_of_memory
-from fcntile.inference.windows import choose_window, field_window, recommend_overlap
+from fcntile.inference.inspection_windows import choose_window, field_window, recommend_overlap
 from fcntile.models.card import Card
 from fcntile.models.effective_field import EffectiveField, measure_field, spread_places
 from fcntile.models.layers import fold_batch_norm

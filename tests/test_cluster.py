@@ -23,7 +23,7 @@ from nets import NARROW, save_test_model
 from rasterio.windows import Window, intersect
 from refusals import assert_refused
 
-from fcntile.cli.main import LAST
+from fcntile.cli.leaving import LAST
 from fcntile.errors import InputError, OptionError, OutOfMemoryError, Stopped
 from fcntile.inference.cluster import connection
 from fcntile.inference.cluster.crew import Crew

@@ -4,15 +4,12 @@ import atexit
 import errno
 import logging
 import os
-import select
 import signal
 import sys
-import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -21,15 +18,14 @@ from fcntile.cli.evaluate import evaluate
 from fcntile.cli.import_ import import_
 from fcntile.cli.info import info
 from fcntile.cli.inspect import inspect
+from fcntile.cli.leaving import Leaving
 from fcntile.cli.models import models
 from fcntile.cli.predict import predict
 from fcntile.cli.train import train
 from fcntile.errors import NOTE, FcntileError, OutOfMemoryError, OutputError, Stopped
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as shells have it
-HANGS = b"Error: stopped in the middle of what hangs; what is finished is kept\n"
-LAST = 1.5  # seconds that a command has to leave in good order
+INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 
 
 def failure(message: str, exit_code: int) -> click.ClickException:
@@ -67,36 +63,6 @@ class Group(click.Group):
             raise failure(message, OutputError.exit_code) from error
         except KeyboardInterrupt as error:
             raise failure("interrupted, nothing was written", INTERRUPTED) from error
-
-
-class Leaving:
-    """Leaves as on an error, so that nothing half done stays behind; soon, whatever hangs.
-
-    What waits for a server that is silent, or computes for long, cannot be stopped: after a while,
-    or at the next signal, the process ends as by `kill -9`, which finished parts survive.
-    """
-
-    def __init__(self) -> None:
-        self._first = 0  # signal that came
-
-    def __call__(self, signum: int, frame: FrameType | None) -> NoReturn:
-        """Handle SIGINT or SIGTERM."""
-        if self._first:
-            os._exit(128 + self._first)
-        self._first = signum
-        last = threading.Timer(LAST, self._leave_at_once)
-        last.daemon = True
-        with suppress(RuntimeError):  # no thread can be started any more
-            last.start()
-        if signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        sys.exit(TERMINATED)
-
-    def _leave_at_once(self) -> NoReturn:
-        with suppress(OSError, ValueError):  # it may be closed
-            if select.select([], [sys.stderr.fileno()], [], 0)[1]:  # else nobody reads what it says
-                os.write(sys.stderr.fileno(), HANGS)
-        os._exit(128 + self._first)
 
 
 @click.group("fcntile", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

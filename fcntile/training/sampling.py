@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from fcntile.raster.classes import UNKNOWN
-from fcntile.training.survey import CELL, Counts, Survey
+from fcntile.training.survey import CELL, CellCounts, Survey
 
 TRIALS = 200  # random splits, of which the most even one is taken
 FILES = 10  # with so many rasters, whole ones are held out
@@ -48,7 +48,7 @@ class Split:
             masks.append(mask)
         return masks
 
-    def of(self, counts: Counts) -> NDArray[np.bool_]:
+    def of(self, counts: CellCounts) -> NDArray[np.bool_]:
         """Return which entries of `counts` lie in blocks held out."""
         cells = self.side // CELL
         keys = _keys(counts.image, counts.row // cells, counts.column // cells)
@@ -131,7 +131,7 @@ class Sampler:
         balance: share of windows drawn by class, each class alike; the others by area.
     """
 
-    def __init__(self, counts: Counts, positions: NDArray[np.uint16], balance: float) -> None:
+    def __init__(self, counts: CellCounts, positions: NDArray[np.uint16], balance: float) -> None:
         order = np.argsort(positions, kind="stable")
         self._balance = balance
         self._image, self._row, self._column = (

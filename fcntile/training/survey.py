@@ -21,7 +21,7 @@ STRIP_PIXELS = 32 << 20  # at a time, if a row of blocks is larger
 
 
 @dataclass(frozen=True)
-class Counts:
+class CellCounts:
     """Label pixels by cell and value, one entry for each of both that meet.
 
     Args:
@@ -38,10 +38,10 @@ class Counts:
     value: NDArray[np.uint16]
     pixels: NDArray[np.int64]
 
-    def __getitem__(self, chosen: NDArray[np.bool_]) -> "Counts":
+    def __getitem__(self, chosen: NDArray[np.bool_]) -> "CellCounts":
         """Return some of the entries."""
         image, row, column = self.image[chosen], self.row[chosen], self.column[chosen]
-        return Counts(image, row, column, self.value[chosen], self.pixels[chosen])
+        return CellCounts(image, row, column, self.value[chosen], self.pixels[chosen])
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Survey:
     """
 
     side: int
-    counts: Counts
+    counts: CellCounts
     blocks: NDArray[np.int32]
     moments: Moments
 
@@ -122,7 +122,7 @@ def survey(dataset: Dataset) -> Survey:
     n, mean, deviation = zip(*moments, strict=True) if moments else ((), (), ())
     return Survey(
         side,
-        Counts(
+        CellCounts(
             table[0].astype(np.int32),
             table[1].astype(np.int32),
             table[2].astype(np.int32),

@@ -18,7 +18,7 @@ from fcntile.training.dataset import Dataset
 from fcntile.training.ground import prepare
 from fcntile.training.loader import Windows
 from fcntile.training.sampling import Sampler, split_by_ground
-from fcntile.training.survey import CELL, Counts, block_side, survey
+from fcntile.training.survey import CELL, CellCounts, block_side, survey
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ class FakeSurvey:
             rows.append((image, 2 * row + i % 2, 2 * column + 1, 0, rng.integers(500, 1000)))
             if i < rare:
                 rows.append((image, 2 * row, 2 * column, 1, rng.integers(50, 100)))
-        self.counts = Counts(*np.array(rows).T)
+        self.counts = CellCounts(*np.array(rows).T)
 
 
 def test_many_rasters_are_held_out_whole(make_pair):

@@ -2,7 +2,7 @@ import pytest
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError
-from fcntile.inference.windows import MAX_BYTES, choose_window, field_window
+from fcntile.inference.inspection_windows import MAX_BYTES, choose_window, field_window
 from fcntile.models import create_model
 
 
