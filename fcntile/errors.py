@@ -73,5 +73,5 @@ def check_choice(option: str, value: str, known: Iterable[str]) -> None:
 def check_range(option: str, value: float, low: float, high: float | None = None) -> None:
     """Raise OptionError unless an option is a number from `low` to `high`, or any finite one."""
     if not low <= value <= (sys.float_info.max if high is None else high):
-        limit = "" if high is None else f" to {high}"
-        raise OptionError(f"{option} {value} is not a number from {low}{limit}")
+        wanted = f"{low} or more" if high is None else f"from {low} to {high}"
+        raise OptionError(f"{option} {value} is not {wanted}")

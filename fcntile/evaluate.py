@@ -166,9 +166,9 @@ def evaluate(
     if classes is None and known:
         _remark_on_names(known, legends | _label_legends(pairs))
     table = known or found_classes(found_values(pairs, files), files.legend)
-    if len(table) > MAX_CLASSES:
-        raise InputError(f"{len(table)} classes are more than {MAX_CLASSES}: are these masks?")
     ignored = [i for i, c in enumerate(table) if set(c.values) <= set(ignore)]
+    if (left := len(table) - len(ignored)) > MAX_CLASSES:
+        raise InputError(f"{left} classes are more than {MAX_CLASSES}: are these masks?")
     side = _block_side(shapes) if bootstrap else None
     counts = Counts(len(table), tolerance, side, ignored)
     margin = 0 if tolerance is None else boundary_margin(tolerance)

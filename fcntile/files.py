@@ -54,7 +54,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: if it cannot be written; a file that was there before still is.
     """
-    written = path.with_name(f".{path.name}")
+    written = path.with_name(f".{path.stem}.unfinished{path.suffix}")
     try:
         yield written
         sync(written)

@@ -407,7 +407,7 @@ def test_options_that_cannot_be(scene, tmp_path):
     image, model, _ = scene
     with pytest.raises(OptionError, match="not both"):
         predict(image, tmp_path / "m.tif", model=model, workers=2, scheduler="tcp://h:1")
-    with pytest.raises(OptionError, match="--workers 0 is not a number from 1"):
+    with pytest.raises(OptionError, match="--workers 0 is not 1 or more"):
         predict(image, tmp_path / "m.tif", model=model, workers=0)
 
 

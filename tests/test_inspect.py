@@ -152,7 +152,7 @@ def test_the_output_may_not_be_the_model(fcn, make_raster, noise, tmp_path):
 def test_bands_and_maps_must_suit_the_model(fcn, make_raster, noise, tmp_path):
     with pytest.raises(InputError, match=r"2 band\(s\), model test-fcn8s wants 3"):
         inspect(fcn, make_raster(noise(2, 64, 64)), tmp_path / "maps.png")
-    with pytest.raises(OptionError, match="no number of maps"):
+    with pytest.raises(OptionError, match="--maps 0 is not 1 or more"):
         inspect(fcn, make_raster(noise(3, 64, 64)), tmp_path / "maps.png", maps=0)
 
 

@@ -60,7 +60,7 @@ def size(ctx: click.Context, param: click.Parameter, value: str | None) -> float
     step = 1024 if found[3] else 1000
     size = number * float(step ** " KMGT".index(found[2].upper() or " "))
     if size < LEAST_SIZE:
-        raise click.BadParameter(f"{value!r} is {size:g} bytes: give a unit, as in 2GB", ctx, param)
+        raise click.BadParameter(f"{value!r} is {size:g} bytes: use 1MB or more", ctx, param)
     return size
 
 

@@ -74,12 +74,13 @@ def choose_bands(
         if bidx:
             given = f"--bidx chooses {len(bands)}"
         if [raster.colorinterp[i - 1] for i in bands] == [ColorInterp.palette]:
-            given += " palette band (gdal_translate -expand rgb turns it into colours)"
+            given += " palette band"
+            advice = "gdal_translate -expand rgb turns it into colours"
         else:
             given += " band(s)"
-        advice = "choose them with -b, in that order"
-        if len(bands) < len(wanted) and not bidx:
-            advice = "use another raster or model"
+            advice = "choose them with -b, in that order"
+            if raster.count < len(wanted):
+                advice = "use another raster or model"
         raise InputError(f"{given}, {model}: {advice}")
     _check_values(raster, bands, card)
     names = band_names(raster, bands)

@@ -24,13 +24,12 @@ from fcntile.raster.outputs import Output
 from fcntile.raster.part_files import pixel_crc
 
 SIDECARS = (".aux.xml", ".ovr", ".msk")
-CHANGE_THE_GRID = {  # options of GDAL's COG driver
+CHANGE_THE_GRID = {  # options of GDAL's COG driver; the tiling scheme CUSTOM is the grid as it is
     "aligned_levels",
     "extent",
     "res",
     "target_srs",
     "tiling_scheme",
-    "warp_resampling",
     "zoom_level",
     "zoom_level_strategy",
 }
@@ -66,8 +65,8 @@ def check_outputs(
             raise OutputError(
                 f"the output {output.path} would belong to {owner}: give it another name"
             )
-    for name in map(str.lower, creation_options or {}):
-        if driver == "COG" and name in CHANGE_THE_GRID:
+    for name, value in (creation_options or {}).items():
+        if driver == "COG" and name.lower() in CHANGE_THE_GRID and value.upper() != "CUSTOM":
             raise OptionError(f"--co {name.upper()} would change the grid: gdalwarp the mask")
     if creation_options:
         with tempfile.TemporaryDirectory(prefix="fcntile-") as folder:

@@ -43,7 +43,8 @@ def open_raster(path: str, *, threads: int = 1) -> Iterator[rasterio.DatasetRead
     """Open whatever rasterio opens: files, `/vsi...`, URLs, archives.
 
     GDAL's block cache is bounded by the raster's width while it is open. Settings that the user
-    made in the environment are left alone, but for GDAL_NUM_THREADS behind a network.
+    made in the environment are left alone, but for GDAL_NUM_THREADS behind a network (and in
+    `safe_process`).
 
     Args:
         path: what rasterio calls a dataset identifier.
@@ -135,7 +136,7 @@ def settings_of_process(path: str, threads: int, cache: int) -> AbstractContextM
         InputError: if the raster cannot be opened.
     """
     settings = {**_reading(threads), "GDAL_CACHEMAX": cache >> 20}  # there it is in MB
-    with open_file(path) as raster:
+    with _gdal(**_reading(threads)), open_file(path) as raster:
         return _of_process(settings, {} if is_local(raster) else SAFE_THREADS)
 
 

@@ -29,7 +29,8 @@ MANIFEST, LOCK = "manifest.json", "lock"
 NAME = re.compile(r"([a-z]+)-(\d+)-(\d+)-[0-9a-f]{8}\.tif")  # output, row, column, CRC-32
 WHOLE = "whole"  # folder of outputs in the making
 OURS = re.compile(  # QGIS writes .aux.xml when someone looks, NFS .nfs when something goes
-    rf"{NAME.pattern}(\.aux\.xml)?|.+\.unfinished|\.?{re.escape(MANIFEST)}|{LOCK}|{WHOLE}|\.nfs.+"
+    rf"{NAME.pattern}(\.aux\.xml)?|.+\.unfinished(\.json)?|{re.escape(MANIFEST)}|{LOCK}|{WHOLE}"
+    r"|\.nfs.+"
 )
 
 Facts = Mapping[str, Any]  # what a run is of, as JSON has it

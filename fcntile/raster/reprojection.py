@@ -16,6 +16,7 @@ MARGIN = 0.02  # of its extent, around a raster: more than its rim bends between
 TOLERANCE = 0.1  # px, of an edge that is straight in one CRS and a curve in the other
 SHORT = 16  # px: no projection bends an edge of that length
 FAR = 30  # degrees of longitude: such an edge may be long, though its ends are not far apart
+PIECES = 32  # of an edge over many degrees: no projection has 180 in one of them
 HALVINGS = 20  # of an edge, at most
 
 
@@ -48,17 +49,24 @@ def bring(
     paths: list[Points] = []
     shapes: list[tuple[int, str, int]] = []  # which geometry, its kind, and number of paths
     for turn in TURNS if crs.is_geographic else (0,):
-        for i in np.flatnonzero(meet(boxes + np.array([turn, 0, turn, 0]), around)).tolist():
+        moved_boxes = boxes + np.array([turn, 0, turn, 0])
+        near_ones = meet(moved_boxes, around)
+        if turn:  # one that ends at the 180th meridian is there already
+            near_ones &= (moved_boxes[:, 0] < around[2]) & (moved_boxes[:, 2] > around[0])
+        for i in np.flatnonzero(near_ones).tolist():
             kind, coordinates = geometries[i]["type"], geometries[i]["coordinates"]
             rings = coordinates if kind == "Polygon" else [coordinates]
             moved = [
                 np.atleast_2d(np.asarray(r, float))[:, :2] + np.array([turn, 0]) for r in rings
             ]
+            pieces = [moved]
             if kind == "Polygon":
-                moved = [part for ring in moved if len(part := _clip(ring, around)) > 2]
-            if moved:
-                paths += moved
-                shapes.append((i, kind, len(moved)))
+                pieces = [[part for ring in moved if len(part := _clip(ring, around)) > 2]]
+            elif kind == "LineString":
+                pieces = [[part] for part in _clip_line(moved[0], around)]
+            for piece in filter(None, pieces):
+                paths += piece
+                shapes.append((i, kind, len(piece)))
     bent = iter(_bend(paths, crs, like))
     found: list[tuple[int, Geometry]] = []
     for i, kind, count in shapes:
@@ -99,7 +107,7 @@ def _clip(ring: Points, box: Bounds) -> Points:
     What was beyond runs along the box.
     """
     ring = ring[:-1] if (ring[0] == ring[-1]).all() else ring
-    for axis, limit, sign in ((0, box[0], 1), (1, box[1], 1), (0, box[2], -1), (1, box[3], -1)):
+    for axis, limit, sign in _sides(box):
         inside = sign * ring[:, axis] >= sign * limit
         if inside.all():
             continue
@@ -116,16 +124,45 @@ def _clip(ring: Points, box: Bounds) -> Points:
     return np.concatenate([ring, ring[:1]])
 
 
+def _clip_line(line: Points, box: Bounds) -> list[Points]:
+    """Return the pieces of a line that are in a box."""
+    pieces = [line]
+    for axis, limit, sign in _sides(box):
+        pieces = [part for piece in pieces for part in _cut_off(piece, axis, limit, sign)]
+    return pieces
+
+
+def _cut_off(line: Points, axis: int, limit: float, sign: int) -> list[Points]:
+    """Return the pieces of a line on one side of a limit."""
+    inside = sign * line[:, axis] >= sign * limit
+    if inside.all():
+        return [line]
+    before = np.flatnonzero(inside[:-1] != inside[1:])
+    steps = line[before + 1] - line[before]
+    crossings = line[before] + steps * ((limit - line[before, axis]) / steps[:, axis])[:, None]
+    crossings[:, axis] = limit
+    line, inside = np.insert(line, before + 1, crossings, 0), np.insert(inside, before + 1, True)
+    runs = np.split(np.arange(len(line)), np.flatnonzero(inside[:-1] != inside[1:]) + 1)
+    return [line[run] for run in runs if inside[run[0]] and len(run) > 1]
+
+
+def _sides(box: Bounds) -> tuple[tuple[int, float, int], ...]:
+    """Return axis and limit of each side of a box, and 1 if what is above it is inside, or -1."""
+    return (0, box[0], 1), (1, box[1], 1), (0, box[2], -1), (1, box[3], -1)
+
+
 def _bend(paths: Sequence[Points], crs: CRS, like: rasterio.DatasetReader) -> list[Points]:
     """Return paths in a raster's CRS, with as many more vertices as their edges take."""
     if not paths:
         return []
+    is_unrolled = like.crs.is_geographic and not crs.is_geographic
+    if is_unrolled:
+        paths = [_split_far(path, crs, like) for path in paths]
     points = np.concatenate(paths)
     last = np.zeros(len(points), bool)  # of a path
     ends = np.cumsum([len(path) for path in paths])
     last[ends - 1] = True
     there = _to_raster(points, crs, like)
-    is_unrolled = like.crs.is_geographic and not crs.is_geographic
     if is_unrolled and (abs(np.diff(there[:, 0])) > 180).any():
         for path in np.split(there, ends[:-1]):  # views
             path[:, 0] = np.unwrap(path[:, 0], period=360)
@@ -159,6 +196,20 @@ def _bend(paths: Sequence[Points], crs: CRS, like: rasterio.DatasetReader) -> li
             f"this projection is cut near {x:.7g} {y:.7g}: cut what crosses there first"
         )
     return np.split(there, np.flatnonzero(last)[:-1] + 1)
+
+
+def _split_far(path: Points, crs: CRS, like: rasterio.DatasetReader) -> Points:
+    """Return a projected path with more vertices where it spans many degrees of longitude.
+
+    An edge of half a turn or more would look like one that crosses the 180th meridian.
+    """
+    there = _to_raster(path, crs, like)[:, 0]
+    middles = _to_raster((path[:-1] + path[1:]) / 2, crs, like)[:, 0]
+    # once around the earth both ends are one place
+    far = np.flatnonzero(np.maximum(abs(np.diff(there)), abs(middles - there[:-1])) > FAR)
+    shares = np.arange(1, PIECES)[:, None, None] / PIECES
+    more = path[far] + shares * (path[far + 1] - path[far])  # (PIECES - 1, edges, 2)
+    return np.insert(path, np.repeat(far + 1, PIECES - 1), more.swapaxes(0, 1).reshape(-1, 2), 0)
 
 
 def _to_raster(points: Points, crs: CRS, like: rasterio.DatasetReader) -> Points:

@@ -173,8 +173,8 @@ def _geojson_crs(member: Any) -> CRS:
     match member:
         case {"properties": {"name": str(name)}}:
             return CRS.from_user_input(name.replace("urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326"))
-        case {"properties": {"code": int(code)}}:
-            return CRS.from_epsg(code)
+        case {"properties": {"code": int() | str() as code}} if str(code).isdecimal():
+            return CRS.from_epsg(int(code))
     raise ValueError(
         f"its crs is {member!r:.80}, wanted is a name or an EPSG code: "
         "say which with ogr2ogr -a_srs"

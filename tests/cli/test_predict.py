@@ -284,7 +284,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(make_raster, noise, tmp_path, l
         (["--tile", "wide"], ["neither a number of pixels nor auto"]),
         (["--bounds", "1 2 3"], ["is not 'left bottom right top'"]),
         (["--max-memory", "lots"], ["no size like 2GB"]),
-        (["--max-memory", "2"], ["'2' is 2 bytes: give a unit"]),
+        (["--max-memory", "2"], ["'2' is 2 bytes: use 1MB or more"]),
         (["--dtype", "float16"], ["--dtype float16 is for probabilities and the like"]),
         (["--stitch", "exact", "--overlap", "64"], ["leave out --overlap"]),
         (["--threshold", "roof=0.3"], ["no class is called 'roof'", "building"]),

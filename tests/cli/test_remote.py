@@ -128,6 +128,19 @@ def test_a_mosaic_of_files_behind_a_url_is_as_safe(make_image, tmp_path, name, w
         assert (remote == mask.read(1)).all()
 
 
+def test_a_worker_asks_again_for_the_first_bytes_too(make_image, tmp_path):
+    image = make_image(1)
+    work = (
+        "import sys, rasterio; from fcntile.raster.gdal import settings_of_process\n"
+        "with settings_of_process(sys.argv[1], 2, 1 << 26), rasterio.open(sys.argv[1]) as raster:\n"
+        "    print(raster.width)"
+    )
+    with RangeServer(tmp_path, fail_every=2) as server:
+        command = [sys.executable, "-c", work, server.url(image.name)]
+        run = subprocess.run(command, capture_output=True, text=True)
+    assert run.stdout and server.statuses()[503] >= 2, run.stderr
+
+
 def test_labels_behind_a_url_are_as_safe(make_raster, tmp_path):
     classes = np.kron(np.arange(256).reshape(1, 16, 16) % 3, np.ones((1, 64, 64))).astype(np.uint8)
     profile = {"tiled": True, "blockxsize": 256, "blockysize": 256}

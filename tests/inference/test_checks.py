@@ -90,6 +90,16 @@ def test_too_few_bands_leave_nothing_to_choose(make_raster, noise):
     assert str(refused.value).endswith("use another raster or model")
 
 
+def test_a_band_that_gdal_takes_for_alpha_can_be_chosen(make_raster, noise):
+    path = make_raster(noise(4, 8, 8))
+    with rasterio.open(path, "r+") as raster:
+        raster.colorinterp = [ColorInterp[name] for name in ("red", "green", "blue", "alpha")]
+    with rasterio.open(path) as raster:
+        with pytest.raises(InputError, match=r"has 3 .* choose them with -b"):
+            choose_bands(raster, of_bands("red", "green", "blue", "nir"))
+        assert choose_bands(raster, of_bands("red", "green", "blue", "nir"), [1, 2, 3, 4])
+
+
 def test_chosen_bands_of_other_colours_are_remarked_on(make_raster, noise, caplog):
     path = make_raster(noise(3, 8, 8), photometric="RGB")
     with rasterio.open(path) as raster:

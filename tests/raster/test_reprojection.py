@@ -11,6 +11,8 @@ from rasterio.windows import Window
 
 from fcntile.errors import InputError
 from fcntile.raster.area import Area
+from fcntile.raster.labels import VectorLabels
+from fcntile.raster.vectors import read_features
 
 WIDTH, HEIGHT = 400, 300
 UTM_12 = "EPSG:32612", Affine(30, 0, 400000, 0, -30, 4500000)
@@ -171,3 +173,35 @@ def test_a_concave_polygon_with_a_hole_is_cut_off_around_the_raster(tmp_path):
 def test_an_area_that_is_none_is_refused(tmp_path, geometry, message):
     with pytest.raises(InputError, match=message):
         area(tmp_path, UTM_12, geometry)
+
+
+@pytest.mark.parametrize(
+    ("where", "side"),
+    [(WORLD, 9e6), (WORLD, 15e6), (WORLD, HALF), (OVER_180, HALF), (FROM_180, HALF)],
+)
+def test_a_polygon_of_a_projection_with_edges_around_half_the_world(tmp_path, where, side):
+    """Such an edge looks like one that crosses the 180th meridian."""
+    inside, (x, y) = area(tmp_path, where, polygons((-side, -9e6, side, 9e6)), "EPSG:3857")
+    np.testing.assert_array_equal(inside, (abs(x) <= side) & (abs(y) <= 9e6))
+
+
+def test_lines_that_end_at_a_cut_or_go_on_beyond_what_a_projection_knows(tmp_path):
+    raster, file = tmp_path / "raster.tif", tmp_path / "lines.geojson"
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "width": WIDTH, "height": HEIGHT}
+    lines = [[[179, -17], [180, -17]], [[-180, 10], [-179, 10]], [[-120, 40], [-120, 60], [90, 60]]]
+    geometry = {"type": "MultiLineString", "coordinates": lines}
+    file.write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": geometry}))
+    for crs, place in (WORLD_IN_MERCATOR, ("EPSG:5070", Affine(9000, 0, -2e6, 0, -9000, 3e6))):
+        with rasterio.open(raster, "w", crs=crs, transform=place, **profile):
+            pass
+        with rasterio.open(raster) as like:
+            labels = VectorLabels(read_features(str(file)), {}, 0, like, 0)
+            burned = labels.read(Window(0, 0, WIDTH, HEIGHT)) == 1
+        rows, columns = np.nonzero(burned)
+        x, y = place * (columns + 0.5, rows + 0.5)
+        longitudes, latitudes = np.array(transform(crs, "EPSG:4326", x.tolist(), y.tolist()))
+        pixel = 1.5 * abs(place.a) / 111_000 * 2  # degrees, with room for the middle latitudes
+        near = (abs(longitudes + 120) < pixel) & (latitudes > 39)
+        for latitude in (-17, 10, 60):
+            near |= abs(latitudes - latitude) < pixel
+        assert burned.any() and near.all()
