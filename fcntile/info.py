@@ -1,10 +1,11 @@
 """Network or model file in; its layers, weights and reach out, and what a model was trained on."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fcntile.errors import ModelError, OptionError
+from fcntile.models.card import Card
 from fcntile.models.model_file import bundled_models, is_file, read_card
 from fcntile.models.registry import build_on_meta, list_models
 from fcntile.models.summary import BANDS, CLASSES, TILE, Layer, layers
@@ -26,7 +27,7 @@ class Summary:
         receptive_field: of one output pixel, in px.
         halo: in px; None if there is none.
         limits: what someone who chooses it should know; empty if there is nothing.
-        card: of the model, as its file has it; None for a network.
+        card: of the model; None for a network.
         layers: in the order of computation.
     """
 
@@ -41,7 +42,7 @@ class Summary:
     receptive_field: int
     halo: int | None
     limits: str
-    card: dict[str, Any] | None
+    card: Card | None
     layers: list[Layer]
 
 
@@ -97,6 +98,6 @@ def info(
         receptive_field=net.receptive_field,
         halo=net.halo,
         limits=net.limits,
-        card=asdict(card) if card else None,
+        card=card,
         layers=found,
     )

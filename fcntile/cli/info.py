@@ -3,11 +3,14 @@
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fcntile.cli import importing, options
+
+if TYPE_CHECKING:
+    from fcntile.models.card import Card
 
 
 def height_and_width(
@@ -86,22 +89,20 @@ def info(
             click.echo(f"{title:<12}{text}")
 
 
-def _card_rows(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _card_rows(card: "Card") -> Iterator[tuple[str, str]]:
     """Yield what a model's card says, for people: a title and a text each."""
-    options = "".join(f" {name}={value}" for name, value in card["arch_options"].items())
-    yield "model", card["name"]
-    yield "network", card["arch"].replace("_", "-") + options
-    scaled = (card["scale"], card["offset"]) != (1, 0)
-    scale = f", scale {card['scale']:g}, offset {card['offset']:g}" if scaled else ""
-    yield "values", card["dtype"] + scale
-    for band in card["bands"]:
-        yield "band", f"{band['name']}, mean {band['mean']:.6g}, deviation {band['std']:.6g}"
-    for position, c in enumerate(card["classes"]):
-        value = position if c["value"] is None else c["value"]
-        yield "class", f"{value} {c['name']} {c['color']}"
-    if card["resolution"]:
-        yield "pixel", f"{card['resolution']:.3g} m"
-    yield "tile", f"{card['tile']} px, overlap {card['overlap']} px"
-    for title in ("licence", "attribution"):
-        if card[title]:
-            yield title, card[title]
+    options = "".join(f" {name}={value}" for name, value in card.arch_options.items())
+    yield "model", card.name
+    yield "network", card.arch.replace("_", "-") + options
+    scaled = (card.scale, card.offset) != (1, 0)
+    yield "values", card.dtype + (f", scale {card.scale:g}, offset {card.offset:g}" * scaled)
+    for band in card.bands:
+        yield "band", f"{band.name}, mean {band.mean:.6g}, deviation {band.std:.6g}"
+    for value, c in zip(card.values, card.classes, strict=True):
+        yield "class", f"{value} {c.name} {c.color}"
+    if card.resolution:
+        yield "pixel", f"{card.resolution:.3g} m"
+    yield "tile", f"{card.tile} px, overlap {card.overlap} px"
+    for title, text in (("licence", card.licence), ("attribution", card.attribution)):
+        if text:
+            yield title, text
