@@ -56,6 +56,87 @@ log = logging.getLogger(__name__)
 STAGES = ("read", "infer", "blend", "write", "wait_read", "wait_infer", "wait_write", "wait_rows")
 
 
+class Walker:
+    """Makes parts: walks down the raster, from one part to the next without a stop.
+
+    Args:
+        job: what to make.
+        engine: the model that it names, ready to run.
+        raster: that it names, open.
+        outputs: files that the parts are of.
+        progress: called with the number of tiles done and of all tiles.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        raster: rasterio.DatasetReader,
+        outputs: Sequence[Output],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.total = self.done = self.skipped = 0  # tiles
+        self.halves: Halves | None = None  # of junctions that workers share
+        self.job, self.raster, self.outputs = job, raster, outputs
+        self.area = Area(job.area, raster) if job.area else None
+        self._engine, self._clock, self._progress = engine, engine.clock, progress
+
+    def rows(self, window: Window) -> Generator[Rows, None, None]:
+        """Yield what is wanted of a window from top to bottom: the path of a pixel."""
+        job, clock, tiling = self.job, self._clock, self.job.tiling
+        block = tiling.block(window)
+        read = read_strips(
+            self.raster,
+            job.bands,
+            [(tiling.y.start(row), tiling.y.stop(row)) for row in block.rows],
+            tiling.x.span(block.columns),
+            last=tiling.x.start(block.columns[-1]),
+            area=self.area,
+        )
+        strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")
+        tiles = Tap(self._engine.infer(strips, block), self._count)
+        device, halves = job.plan.device, self.halves
+        blended = blend(tiles, tiling, block, job.products, device, clock, job.threshold, halves)
+        rows = ahead(blended, clock, empty="wait_rows", full="wait_write", stop=tiles.close)
+        with closing(strips), closing(rows):
+            yield from rows
+
+    def parts(
+        self, folder: Path, windows: Sequence[Window]
+    ) -> Generator[tuple[Window, list[Path]], None, None]:
+        """Yield finished parts: their window, and their files in a folder."""
+        routes = [
+            (is_wanted, list(route))
+            for walk in walks(windows)
+            for is_wanted, route in groupby(walk, self._is_wanted)
+        ]
+        self.total += sum(
+            self.job.tiling.block(union(route)).count for is_wanted, route in routes if is_wanted
+        )
+        for is_wanted, route in routes:
+            make = self.rows if is_wanted else partial(empty_rows, self.job.products)
+            with closing(make(union(route))) as rows:
+                pieces = cut(rows, [int(window.height) for window in route])
+                for window in route:
+                    writer = PartWriter(folder, self.outputs, window)
+                    while writer.rows < window.height:
+                        piece = next(pieces)
+                        with self._clock("write"):
+                            piece[0] = class_values(piece[0], self._engine.model.card.values)
+                            writer.write(piece)
+                    with self._clock("write"):
+                        files = writer.finish()
+                    yield window, files
+
+    def _is_wanted(self, window: Window) -> bool:
+        return self.area is None or self.area.touches(window)
+
+    def _count(self, tile: Tile) -> None:
+        self.done += 1
+        self.skipped += tile.logits is None
+        self._progress(self.done, self.total)
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a prediction did.
@@ -291,84 +372,3 @@ def predict(
         model=card.name,
         device=str(plan.device),
     )
-
-
-class Walker:
-    """Makes parts: walks down the raster, from one part to the next without a stop.
-
-    Args:
-        job: what to make.
-        engine: the model that it names, ready to run.
-        raster: that it names, open.
-        outputs: files that the parts are of.
-        progress: called with the number of tiles done and of all tiles.
-    """
-
-    def __init__(
-        self,
-        job: Job,
-        engine: Engine,
-        raster: rasterio.DatasetReader,
-        outputs: Sequence[Output],
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
-        self.total = self.done = self.skipped = 0  # tiles
-        self.halves: Halves | None = None  # of junctions that workers share
-        self.job, self.raster, self.outputs = job, raster, outputs
-        self.area = Area(job.area, raster) if job.area else None
-        self._engine, self._clock, self._progress = engine, engine.clock, progress
-
-    def parts(
-        self, folder: Path, windows: Sequence[Window]
-    ) -> Generator[tuple[Window, list[Path]], None, None]:
-        """Yield finished parts: their window, and their files in a folder."""
-        routes = [
-            (is_wanted, list(route))
-            for walk in walks(windows)
-            for is_wanted, route in groupby(walk, self._is_wanted)
-        ]
-        self.total += sum(
-            self.job.tiling.block(union(route)).count for is_wanted, route in routes if is_wanted
-        )
-        for is_wanted, route in routes:
-            make = self.rows if is_wanted else partial(empty_rows, self.job.products)
-            with closing(make(union(route))) as rows:
-                pieces = cut(rows, [int(window.height) for window in route])
-                for window in route:
-                    writer = PartWriter(folder, self.outputs, window)
-                    while writer.rows < window.height:
-                        piece = next(pieces)
-                        with self._clock("write"):
-                            piece[0] = class_values(piece[0], self._engine.model.card.values)
-                            writer.write(piece)
-                    with self._clock("write"):
-                        files = writer.finish()
-                    yield window, files
-
-    def rows(self, window: Window) -> Generator[Rows, None, None]:
-        """Yield what is wanted of a window from top to bottom: the path of a pixel."""
-        job, clock, tiling = self.job, self._clock, self.job.tiling
-        block = tiling.block(window)
-        read = read_strips(
-            self.raster,
-            job.bands,
-            [(tiling.y.start(row), tiling.y.stop(row)) for row in block.rows],
-            tiling.x.span(block.columns),
-            last=tiling.x.start(block.columns[-1]),
-            area=self.area,
-        )
-        strips = ahead(clock.timed("read", read), clock, empty="wait_read", full="wait_infer")
-        tiles = Tap(self._engine.infer(strips, block), self._count)
-        device, halves = job.plan.device, self.halves
-        blended = blend(tiles, tiling, block, job.products, device, clock, job.threshold, halves)
-        rows = ahead(blended, clock, empty="wait_rows", full="wait_write", stop=tiles.close)
-        with closing(strips), closing(rows):
-            yield from rows
-
-    def _is_wanted(self, window: Window) -> bool:
-        return self.area is None or self.area.touches(window)
-
-    def _count(self, tile: Tile) -> None:
-        self.done += 1
-        self.skipped += tile.logits is None
-        self._progress(self.done, self.total)

@@ -2,21 +2,19 @@
 
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import rasterio
 from rasterio.windows import Window
 
 from fcntile.inference.blend import Rows
-from fcntile.inference.job import Job, union, walks
+from fcntile.inference.job import Walks, union, walks
 from fcntile.inference.layout import Layout
 from fcntile.inference.tiling import Tiling
 from fcntile.raster.area import Area
-from fcntile.raster.outputs import Output
 from fcntile.raster.reader import has_data
 
 TRIAL = 2.0  # seconds
@@ -66,22 +64,8 @@ class Forecast:
     device: str
 
 
-class Walker(Protocol):
-    """What makes parts: `fcntile.predict.Walker`, which is above this package."""
-
-    job: Job
-    raster: rasterio.DatasetReader
-    area: Area | None
-    outputs: Sequence[Output]
-    done: int
-    skipped: int
-
-    def rows(self, window: Window) -> Generator[Rows, None, None]:
-        """Yield what is wanted of a window from top to bottom."""
-
-
 def forecast(
-    walker: Walker,
+    walker: Walks,
     layout: Layout,
     extent: Window,
     windows: Sequence[Window],

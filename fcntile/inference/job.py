@@ -1,16 +1,21 @@
-"""One run, decided before any work: grid, products, parts."""
+"""One run, decided before any work: grid, products, parts, and how one goes from part to part."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
+import rasterio
 from rasterio.windows import Window
 
 from fcntile.errors import OptionError
-from fcntile.inference.blend import Rows
+from fcntile.inference.blend import Halves, Rows
 from fcntile.inference.devices import Plan
 from fcntile.inference.products import Product, Threshold
 from fcntile.inference.tiling import Tiling
 from fcntile.models.card import Card
+from fcntile.raster.area import Area
+from fcntile.raster.outputs import Output
 
 PART_PIXELS = 2 << 20
 OUTPUT_BLOCK = 512  # px
@@ -39,6 +44,26 @@ class Job:
     products: tuple[Product, ...]
     threshold: Threshold | None
     area: str | None
+
+
+class Walks(Protocol):
+    """What makes parts: `fcntile.predict.Walker`, as the rooms below it see it."""
+
+    job: Job
+    raster: rasterio.DatasetReader
+    area: Area | None
+    outputs: Sequence[Output]
+    halves: Halves | None
+    done: int
+    skipped: int
+
+    def rows(self, window: Window) -> Generator[Rows, None, None]:
+        """Yield what is wanted of a window from top to bottom."""
+
+    def parts(
+        self, folder: Path, windows: Sequence[Window]
+    ) -> Generator[tuple[Window, list[Path]], None, None]:
+        """Yield finished parts: their window, and their files in a folder."""
 
 
 def parse_threshold(text: str | float | None, card: Card) -> Threshold | None:

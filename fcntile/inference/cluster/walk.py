@@ -4,11 +4,10 @@ The next part is the one below, for which the walk has already read and inferred
 """
 
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import rasterio
 from rasterio.windows import Window
@@ -17,7 +16,7 @@ from fcntile.errors import InputError
 from fcntile.inference.blend import Half, Halves
 from fcntile.inference.devices import choose_device, keep_freed_memory
 from fcntile.inference.engine import Engine
-from fcntile.inference.job import Job
+from fcntile.inference.job import Job, Walks
 from fcntile.inference.provenance import facts_of
 from fcntile.inference.stages import Clock
 from fcntile.models.model_file import load_model
@@ -25,19 +24,6 @@ from fcntile.raster.gdal import open_raster, settings_of_process
 from fcntile.raster.identity import identify
 from fcntile.raster.outputs import Output
 from fcntile.raster.parts import Facts, differences
-
-
-class Walks(Protocol):
-    """What makes parts: `fcntile.predict.Walker`, which is above this package."""
-
-    done: int
-    skipped: int
-    halves: Halves | None
-
-    def parts(
-        self, folder: Path, windows: Sequence[Window]
-    ) -> Generator[tuple[Window, list[Path]], None, None]:
-        """Yield finished parts: their window, and their files in a folder."""
 
 
 @dataclass(frozen=True)
