@@ -22,7 +22,7 @@ from fcntile.inference.checks import (
     remark_on_tile,
 )
 from fcntile.inference.choices import DRIVERS, STITCHES
-from fcntile.inference.cluster.client import Tally, have_parts_made
+from fcntile.inference.cluster.client import have_parts_made
 from fcntile.inference.cluster.crew import choose_crew
 from fcntile.inference.cluster.walk import Order
 from fcntile.inference.devices import (
@@ -34,7 +34,7 @@ from fcntile.inference.devices import (
 )
 from fcntile.inference.engine import Engine, Tile
 from fcntile.inference.forecast import Forecast, forecast
-from fcntile.inference.job import Job, cut, parse_threshold, part_rows, union, walks
+from fcntile.inference.job import Job, Tally, cut, parse_threshold, part_rows, union, walks
 from fcntile.inference.layout import plan_layout
 from fcntile.inference.products import make_products
 from fcntile.inference.provenance import facts_of, outputs_of
@@ -48,7 +48,7 @@ from fcntile.raster.gdal import all_files, bounded_cache, cache_bytes, open_rast
 from fcntile.raster.identity import check_unchanged, identify, on_disk
 from fcntile.raster.outputs import Output, class_values
 from fcntile.raster.part_files import PartWriter
-from fcntile.raster.parts import earlier_facts, open_parts, plan_parts
+from fcntile.raster.parts import Parts, earlier_facts, open_parts, plan_parts
 from fcntile.raster.reader import read_strips
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,21 @@ class Walker:
                             writer.write(piece)
                     with self._clock("write"):
                         files = writer.finish()
+                    self._engine.model.check_unchanged()
                     yield window, files
+
+    def make(self, parts: Parts, windows: Sequence[Window], signals: Sequence[int]) -> Tally:
+        """Make parts of a run; the one in the making when a signal comes is the last.
+
+        Raises:
+            KeyboardInterrupt: after a signal.
+        """
+        with closing(self.parts(parts.folder, windows)) as made:
+            for _, files in made:
+                parts.add(files)
+                if signals:
+                    raise KeyboardInterrupt
+        return Tally(self.total, self.skipped)
 
     def _is_wanted(self, window: Window) -> bool:
         return self.area is None or self.area.touches(window)
@@ -332,7 +346,6 @@ def predict(
             creation_options=creation_options,
             threads=threads or available_cpus(),
         )
-        tally: Tally | Walker
         with resumable(parts) as signals:
             if crew:
                 cache = cache_bytes(raster, min(layout.columns, raster.width))
@@ -341,13 +354,7 @@ def predict(
             else:
                 engine = Engine(loaded, job.plan, job.tiling, clock)
                 walker = Walker(job, engine, raster, outputs, progress)
-                tally = walker
-                with closing(walker.parts(parts.folder, missing)) as made:
-                    for _, files in made:
-                        loaded.check_unchanged()
-                        parts.add(files)
-                        if signals:
-                            raise KeyboardInterrupt
+                tally = walker.make(parts, missing, signals)
             check_unchanged(raster, facts["raster"])
             for path in paths.values():  # hours may have passed
                 check_output(path, overwrite=overwrite or not missing)

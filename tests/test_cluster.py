@@ -20,8 +20,8 @@ from conftest import DATA, DEMO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import NARROW, save_test_model
+from program import FCNTILE, assert_refused
 from rasterio.windows import Window, intersect
-from refusals import assert_refused
 
 from fcntile.cli.leaving import LAST
 from fcntile.errors import InputError, OptionError, OutOfMemoryError, Stopped
@@ -38,7 +38,6 @@ from fcntile.raster.parts import parts_folder, plan_parts
 
 pytest.importorskip("distributed")
 GRID = {"tile": 256, "overlap": 64}
-FCNTILE = [sys.executable, "-m", "fcntile", "predict"]
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +351,7 @@ def test_parts_of_one_process_are_taken_over_by_workers_and_the_other_way_round(
 
 
 def refused_by_a_worker(model, out, *option):
-    command = [*FCNTILE, DATA / "corrupt.tif", "-o", out, "--model", model, *option]
+    command = [*FCNTILE, "predict", DATA / "corrupt.tif", "-o", out, "--model", model, *option]
     run = subprocess.run(command, capture_output=True, text=True)
     assert_refused(run, 3, "cannot read rows", "corrupt.tif")
     dashboard, *kept, _ = run.stderr.splitlines()
@@ -514,8 +513,9 @@ def test_a_signal_ends_workers_soon_and_keeps_what_is_finished(scene, tmp_path, 
         pixels, profile = np.tile(once.read(), (1, 6, 1)), once.profile
     with rasterio.open(image, "w", **profile | {"height": pixels.shape[1]}) as raster:
         raster.write(pixels)
+    command = [*FCNTILE, "predict", image, "-o", out, "--workers", "2"]
     run = subprocess.Popen(
-        [*FCNTILE, image, "-o", out, "--workers", "2", "--tile", "512", "--overlap", "128"],
+        [*command, "--tile", "512", "--overlap", "128"],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

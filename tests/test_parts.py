@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,14 +14,12 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from refusals import assert_refused
+from program import FCNTILE, assert_refused
 
 from fcntile.errors import NOTE, InputError, OutputError
 from fcntile.inference.memory import resident_bytes
 from fcntile.predict import predict
 from fcntile.raster.parts import WHOLE, parts_folder
-
-FCNTILE = [sys.executable, "-m", "fcntile", "predict"]
 
 
 @pytest.fixture
@@ -35,7 +32,7 @@ def tall(orthophoto, make_raster):
 
 def command(image, out, *more, tile=256):
     tiling = ["--tile", "256", "--overlap", "32"] if tile == 256 else ["--tile", str(tile)]
-    return [*FCNTILE, image, "-o", str(out), *tiling, *map(str, more)]
+    return [*FCNTILE, "predict", image, "-o", str(out), *tiling, *map(str, more)]
 
 
 def finished(out):

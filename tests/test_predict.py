@@ -1,8 +1,6 @@
 """The stitched mask against an independent forward pass over the whole raster."""
 
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import rasterio
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from program import predict_with_nets
 from rasterio.windows import Window
 
 from fcntile.errors import InputError, OptionError
@@ -285,21 +284,6 @@ def test_cpu_and_cuda_agree(orthophoto, tmp_path, batch_size):
 
 # --- memory -----------------------------------------------------------------------------------
 
-PREDICT_WITH_TEST_NETS = """
-import sys
-sys.path.insert(0, {tests!r})
-import nets
-from fcntile.cli.main import main
-main()
-"""
-
-
-def run_with_test_nets(*args):
-    """Run `fcntile` in a process that knows the nets of nets.py; return its JSON summary."""
-    code = PREDICT_WITH_TEST_NETS.format(tests=str(Path(__file__).parent))
-    command = [sys.executable, "-c", code, "predict", *map(str, args), "--json"]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-
 
 def write_large(path, width, height):
     """Write a textured raster strip by strip."""
@@ -319,12 +303,12 @@ def test_memory_does_not_grow_with_height(tmp_path, make_model):
     for height in (8192, 24576):  # by then the heap has its size; a kept mask would show
         image = write_large(tmp_path / f"{height}.tif", 4096, height)
         out = tmp_path / f"mask{height}.tif"
-        peaks.append(run_with_test_nets(image, "-o", out, "--model", model)["peak_rss_mb"])
+        peaks.append(predict_with_nets(image, "-o", out, "--model", model)["peak_rss_mb"])
     assert abs(peaks[1] - peaks[0]) < 64
 
 
 @pytest.mark.slow
 def test_a_raster_a_hundred_thousand_pixels_wide_fits_in_3_gb(tmp_path):
     image = write_large(tmp_path / "wide.tif", 100_000, 2048)
-    summary = run_with_test_nets(image, "-o", tmp_path / "mask.tif")
+    summary = predict_with_nets(image, "-o", tmp_path / "mask.tif")
     assert summary["peak_rss_mb"] < 3000

@@ -46,6 +46,19 @@ class Job:
     area: str | None
 
 
+@dataclass
+class Tally:
+    """What making parts took.
+
+    Args:
+        total: places of the grid that were gone to, some of them twice.
+        skipped: those without a pixel to predict.
+    """
+
+    total: int = 0
+    skipped: int = 0
+
+
 class Walks(Protocol):
     """What makes parts: `fcntile.predict.Walker`, as the rooms below it see it."""
 

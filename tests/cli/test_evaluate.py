@@ -1,29 +1,17 @@
 """`fcntile evaluate` as it is typed, in a process of its own."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-from refusals import assert_refused
+from program import WITHOUT_MATPLOTLIB, assert_refused, fcntile
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo"
 TRUTH = DEMO / "philippines_1_label.tif"
-WITHOUT_MATPLOTLIB = """
-import sys
-sys.modules["matplotlib"] = sys.modules["matplotlib.figure"] = None
-from fcntile.cli.main import main
-main()
-"""
-
-
-def evaluate(*args, start=("-m", "fcntile"), **more):
-    """Run the command; return the finished process."""
-    command = [sys.executable, *start, "evaluate", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, **more)
+evaluate = partial(fcntile, "evaluate")
 
 
 @pytest.fixture
@@ -138,10 +126,9 @@ def test_a_dollar_in_a_class_name_is_no_formula(mask, truth, tmp_path):
 
 
 def test_without_matplotlib_a_plot_is_refused_and_all_else_works(mask, truth, tmp_path):
-    start = ("-c", WITHOUT_MATPLOTLIB)
-    run = evaluate(mask, truth, "--plot", tmp_path / "c.png", start=start)
+    run = evaluate(mask, truth, "--plot", tmp_path / "c.png", start=WITHOUT_MATPLOTLIB)
     assert_refused(run, 2, "pip install 'fcntile[plot]'")
-    assert evaluate(mask, truth, start=start).returncode == 0
+    assert evaluate(mask, truth, start=WITHOUT_MATPLOTLIB).returncode == 0
 
 
 def test_what_cannot_be_compared_is_refused(mask, truth, make_raster, tmp_path):
@@ -178,12 +165,3 @@ def test_a_bad_option_is_a_usage_error(mask, truth, tmp_path):
     ):
         assert_refused(evaluate(*arguments), 2, *words)
     assert_refused(evaluate(mask, truth, "--plot", tmp_path / "no" / "c.png"), 6, "does not exist")
-
-
-def test_help_stays_light():
-    probe = (
-        "import sys; from fcntile.cli.main import main;"
-        "main(['evaluate', '-h'], standalone_mode=False);"
-        "assert not {'torch', 'rasterio', 'numpy', 'matplotlib'} & sys.modules.keys()"
-    )
-    subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True)

@@ -1,26 +1,19 @@
 """`fcntile import`, and `fcntile train --init-weights`, as they are typed."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+from program import assert_refused, fcntile
 from rasterio.enums import ColorInterp
-from refusals import assert_refused
 from safetensors.torch import load_file
 from vgg import CAFFE_BGR_MEAN, fcn, random_head, random_vgg, sequential
 
 from fcntile.models.model_file import load_model
 
 RGB = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-
-
-def fcntile(*args):
-    command = [sys.executable, "-m", "fcntile", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

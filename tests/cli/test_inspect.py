@@ -1,25 +1,13 @@
 """`fcntile inspect` as it is typed, in a process of its own."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 
 import pytest
-from refusals import assert_refused
+from program import WITHOUT_MATPLOTLIB, assert_refused, fcntile
 from skimage.io import imread
 
-WITHOUT_MATPLOTLIB = """
-import sys
-sys.modules["matplotlib"] = sys.modules["matplotlib.figure"] = None
-from fcntile.cli.main import main
-main()
-"""
-
-
-def inspect(*args, start=("-m", "fcntile")):
-    """Run the command; return the finished process."""
-    command = [sys.executable, *start, "inspect", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True)
+inspect = partial(fcntile, "inspect")
 
 
 @pytest.fixture
@@ -99,6 +87,5 @@ def test_other_names_are_refused(model, image, tmp_path):
 
 
 def test_without_matplotlib_it_is_said_what_to_install(model, image, tmp_path):
-    start = ("-c", WITHOUT_MATPLOTLIB)
-    run = inspect(model, image, "-o", tmp_path / "maps.png", start=start)
+    run = inspect(model, image, "-o", tmp_path / "maps.png", start=WITHOUT_MATPLOTLIB)
     assert_refused(run, 2, "matplotlib", "pip install 'fcntile[plot]'")

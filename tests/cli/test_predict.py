@@ -19,20 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from program import FCNTILE, assert_refused, fcntile
 from range_server import RangeServer
 from rasterio.enums import ColorInterp
-from refusals import assert_refused
 
 DATA = Path(__file__).parents[1] / "data"
-FCNTILE = [sys.executable, "-m", "fcntile"]
-
-
-def fcntile(*args, **more):
-    """Run the command; return the finished process."""
-    env = {key: value for key, value in os.environ.items() if key != "FCNTILE_MODEL"}
-    env |= more.pop("env", {})
-    command = [*FCNTILE, *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env=env, **more)
 
 
 def test_a_mask_is_written_and_nothing_is_said(orthophoto, tmp_path):

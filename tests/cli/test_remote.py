@@ -5,7 +5,6 @@ so a server in the same process could not answer.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,22 +17,18 @@ import pytest
 import rasterio
 import rasterio.shutil
 import shapely
+from program import FCNTILE, assert_refused, fcntile
 from range_server import RangeServer
-from refusals import assert_refused
 
 from fcntile.raster.gdal import open_raster
 from fcntile.raster.parts import parts_folder
 
-FCNTILE = [sys.executable, "-m", "fcntile"]
 OPTIONS = ["--tile", "256", "--overlap", "32", "--threads", "2"]
 
 
 def predict(image, out, *more, **env):
     """Run the command; return the finished process."""
-    command = [*FCNTILE, "-q", "predict", str(image), "-o", str(out)]
-    return subprocess.run(
-        [*command, *OPTIONS, *more], capture_output=True, text=True, env=os.environ | env
-    )
+    return fcntile("-q", "predict", image, "-o", out, *OPTIONS, *more, env=env)
 
 
 @pytest.fixture
@@ -147,12 +142,8 @@ def test_labels_behind_a_url_are_as_safe(make_raster, tmp_path):
     mask = make_raster(classes, "mask.tif", **profile)
     make_raster(classes, "labels.tif", **profile)
     with RangeServer(tmp_path, fail_every=4) as server:
-        run = subprocess.run(
-            [*FCNTILE, "evaluate", mask, server.url("labels.tif"), "--json"],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"GDAL_NUM_THREADS": "4"},
-        )
+        labels, env = server.url("labels.tif"), {"GDAL_NUM_THREADS": "4"}
+        run = fcntile("evaluate", mask, labels, "--json", env=env)
     assert run.returncode == 0, run.stderr
     assert server.statuses()[503] >= 3
     assert json.loads(run.stdout)["pixel_accuracy"] == 1
@@ -217,9 +208,9 @@ def test_a_read_that_hangs_keeps_nobody_from_leaving(make_image, tmp_path, numbe
     """What waits for a server cannot be stopped; the process can."""
     image = make_image(8, 4, compress="deflate", tiled=True, blockxsize=512, blockysize=512)
     out = tmp_path / "remote.tif"
-    command = [sys.executable, "-m", "fcntile", "-q", "predict", None, "-o", str(out), *OPTIONS]
     with RangeServer(tmp_path) as server:
-        command[5] = server.url(image.name)
+        url = server.url(image.name)
+        command = [*FCNTILE, "-q", "predict", url, "-o", str(out), *OPTIONS]
         run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         while len(list(parts_folder(out).glob("*.tif"))) < 1:
             assert run.poll() is None

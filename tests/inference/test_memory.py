@@ -1,6 +1,5 @@
 """What a run takes against what was said before, in processes of their own."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,27 +8,12 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from refusals import assert_refused
+from program import WITH_NETS, assert_refused, predict_with_nets
 
 from fcntile.errors import OutOfMemoryError
 from fcntile.inference.memory import Need, choose_columns
 from fcntile.models.footprint import pixel_bytes
 from fcntile.models.registry import create_model
-
-TESTS = Path(__file__).parents[1]
-CODE = f"""
-import sys
-sys.path.insert(0, {str(TESTS)!r})
-import nets
-from fcntile.cli.main import main
-main()
-"""
-
-
-def fcntile(*args):
-    """Run a prediction in a process that knows the nets of nets.py; return its JSON."""
-    command = [sys.executable, "-c", CODE, "predict", *map(str, args), "--json"]
-    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def test_a_swath_is_as_wide_as_fits():
@@ -93,13 +77,13 @@ def wide(make_raster, noise):
 def test_the_memory_said_is_the_memory_kept_to(wide, make_model, tmp_path, classes, bound):
     model = make_model("probe", classes=classes)
     args = (wide, "-o", tmp_path / "narrow.tif", "--model", model, "--max-memory", int(bound))
-    said = fcntile(*args, "--dry-run")
+    said = predict_with_nets(*args, "--dry-run")
     assert said["swath"] < said["width"]
     assert said["memory_mb"] * 1e6 <= bound
-    kept = fcntile(*args)
+    kept = predict_with_nets(*args)
     assert kept["peak_rss_mb"] * 1e6 <= 1.15 * bound
     assert kept["parts"] > 3
-    free = fcntile(wide, "-o", tmp_path / "whole.tif", "--model", model)
+    free = predict_with_nets(wide, "-o", tmp_path / "whole.tif", "--model", model)
     assert free["tiles"] < kept["tiles"]
     assert (tmp_path / "narrow.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
@@ -113,8 +97,8 @@ def test_a_raster_of_forty_gigapixels_starts_and_streams(
     image = write_vrt(tmp_path / "huge.vrt", make_raster(noise(3, 8192, 8192), **options), 200_000)
     model = make_model("probe", classes=classes)
     out = tmp_path / "mask.tif"
-    command = [sys.executable, "-c", CODE, "-q", "predict", str(image), "-o", str(out), "--model"]
-    command += [str(model), "--max-memory", str(int(bound))]
+    command = [sys.executable, "-c", WITH_NETS, "-q", "predict", str(image), "-o", str(out)]
+    command += ["--model", str(model), "--max-memory", str(int(bound))]
     with subprocess.Popen(command) as run:
         peak, parts = 0, 0
         while parts < 6:
@@ -139,13 +123,13 @@ def test_a_batch_that_does_not_fit_is_halved(make_raster, noise, tmp_path):
     """Under a limit on the address space the allocation fails as on a small machine."""
     image, out = make_raster(noise(3, 2048, 2048)), tmp_path / "mask.tif"
     limited = LIMITED.replace("700_", "400_")
-    command = [sys.executable, "-c", limited + CODE, "predict", image, "-o", str(out)]
+    command = [sys.executable, "-c", limited + WITH_NETS, "predict", image, "-o", str(out)]
     more = ["--tile", "64", "--overlap", "0", "--threads", "1", "--batch-size", "4096"]
     run = subprocess.run([*command, *more], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "too little memory for 1024 tiles at a time: going on with 512" in run.stderr
     expected = tmp_path / "expected.tif"
-    fcntile(image, "-o", expected, "--tile", 64, "--overlap", 0)
+    predict_with_nets(image, "-o", expected, "--tile", 64, "--overlap", 0)
     with rasterio.open(out) as made, rasterio.open(expected) as wanted:
         assert (made.read(1) != wanted.read(1)).mean() < 1e-5
 
@@ -153,9 +137,9 @@ def test_a_batch_that_does_not_fit_is_halved(make_raster, noise, tmp_path):
 def test_a_batch_is_no_larger_than_the_grid_or_the_memory(make_raster, noise, tmp_path):
     out = tmp_path / "mask.tif"
     one = make_raster(noise(3, 100, 120))
-    assert fcntile(one, "-o", out, "--batch-size", 64, "--dry-run")["memory_mb"] < 1000
+    assert predict_with_nets(one, "-o", out, "--batch-size", 64, "--dry-run")["memory_mb"] < 1000
     large = make_raster(np.zeros((3, 16000, 16000), np.uint8), tiled=True, sparse_ok=True)
-    command = [sys.executable, "-c", CODE, "predict", large, "-o", str(out)]
+    command = [sys.executable, "-c", WITH_NETS, "predict", large, "-o", str(out)]
     run = subprocess.run([*command, "--batch-size", "999"], capture_output=True, text=True)
     assert_refused(run, 5, "of memory are too little", "at least")
 
@@ -163,7 +147,7 @@ def test_a_batch_is_no_larger_than_the_grid_or_the_memory(make_raster, noise, tm
 def test_a_tile_that_does_not_fit_is_an_error_with_advice(make_raster, noise, tmp_path):
     out = tmp_path / "mask.tif"
     image = make_raster(noise(3, 3750, 3750))
-    command = [sys.executable, "-c", LIMITED + CODE, "predict", image, "-o", str(out)]
+    command = [sys.executable, "-c", LIMITED + WITH_NETS, "predict", image, "-o", str(out)]
     run = subprocess.run([*command, "--tile", "4096"], capture_output=True, text=True)
     assert_refused(run, 5, "too little memory", "4000 px", "--tile 1984")
     assert not list(tmp_path.glob("mask*"))

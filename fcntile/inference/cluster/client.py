@@ -10,7 +10,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from fcntile.inference.cluster.local_workers import local_client
 from fcntile.inference.cluster.stretches import Junctions, Stretch, Stretches, divide
 from fcntile.inference.cluster.walk import Made, Order
 from fcntile.inference.cluster.worker import clear_up
-from fcntile.inference.job import union, walks
+from fcntile.inference.job import Tally, union, walks
 from fcntile.inference.stages import Clock
 from fcntile.raster.parts import Parts
 
@@ -37,19 +37,6 @@ log = logging.getLogger(__name__)
 IN_FLIGHT = 2  # parts that a worker has at a time: in the making, and next
 WATCH = 0.2  # seconds between two looks at signals and workers
 ALONE = 10.0  # seconds without any worker after which it is said: one that is lost may come back
-
-
-@dataclass
-class Tally:
-    """What workers did.
-
-    Args:
-        total: places of the grid that they went to.
-        skipped: those without a pixel to predict.
-    """
-
-    total: int = 0
-    skipped: int = 0
 
 
 def have_parts_made(
