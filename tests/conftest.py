@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from nets import save_test_model
 from rasterio.transform import from_origin
 
@@ -14,6 +15,8 @@ DEMO = Path(__file__).parents[1] / "docs" / "demo"
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # programs started here obey it, too
+
+torch.set_num_threads(1)  # tests have a process for each CPU: threads would wait for one another
 
 
 @pytest.fixture
