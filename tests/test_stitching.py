@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from nets import NETWORKS, THIN
+from nets import NETWORKS, THIN, card
 from rasterio.windows import Window
+from torch import nn
 
 from fcntile.errors import OptionError
 from fcntile.inference.grid import plan_tiling
 from fcntile.inference.memory import resident_bytes
-from fcntile.models.model_file import load_model
+from fcntile.models.model_file import load_model, save_model
+from fcntile.models.registry import create_model
 from fcntile.predict import predict
 
 HEIGHT, WIDTH = 1090, 1323  # no multiples of any stride
@@ -99,6 +101,64 @@ def test_every_net_is_exact(ground, make_model, tmp_path, arch):
         tile = 2 * net.halo + net.stride
     made, logits = stitched(image, model, tmp_path, stitch="exact", tile=tile)
     assert_exact(made, logits, untiled(model, pixels))
+
+
+# wide enough that random kernels tell pixels apart
+BALANCED = {
+    "fcn8s": {"width": 8, "head": 16, "batch_norm": True},
+    "deconvnet": {"width": 4, "head": 8},
+    "full-resolution": {"width": 4, "head": 8, "batch_norm": True},
+    "fc-densenet56": {"growth": 4, "stem": 8},
+}
+
+
+def save_balanced_model(path, arch, pixels):
+    """Write a model of random weights to which a raster has every class in many places."""
+    torch.manual_seed(5)
+    net = create_model(arch, 3, 4, **BALANCED[arch])
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None  # the mean of all batches: of this one
+        elif isinstance(layer, nn.Dropout):
+            layer.p = 0
+    side = 640 // net.stride * net.stride
+    x = torch.from_numpy((pixels[None, :, :side, :side].astype(np.float32) - 128) / 64)
+    with torch.no_grad():
+        net.train()(x)
+        means = net.eval()(x)[0].mean((1, 2))
+        *_, last = (m for m in net.modules() if isinstance(m, nn.Conv2d) and m.out_channels == 4)
+        last.bias -= means
+    save_model(path, net, card(arch, classes=4, arch_options=BALANCED[arch]))
+
+
+@pytest.mark.parametrize(
+    ("arch", "tile"),
+    [
+        ("fcn8s", 512),
+        ("deconvnet", 1024),
+        ("full-resolution", 512),
+        pytest.param("fcn8s", 1024, marks=pytest.mark.slow),
+        pytest.param("fcn8s", 2048, marks=pytest.mark.slow),
+        pytest.param("deconvnet", 1280, marks=pytest.mark.slow),
+        pytest.param("full-resolution", 1024, marks=pytest.mark.slow),
+        pytest.param("fc-densenet56", 1024, marks=pytest.mark.slow),
+    ],
+)
+def test_classes_that_change_all_the_time_are_those_of_the_untiled_pass(
+    ground, tmp_path, arch, tile
+):
+    image, pixels = ground
+    save_balanced_model(tmp_path / "m.safetensors", arch, pixels)
+    made, logits = stitched(image, tmp_path / "m.safetensors", tmp_path, stitch="exact", tile=tile)
+    expected = untiled(tmp_path / "m.safetensors", pixels)
+    labels, scale = expected.argmax(0), float(expected.std(axis=(1, 2)).mean())
+    assert np.bincount(labels.ravel(), minlength=4).min() > labels.size / 50
+    assert np.abs(logits - expected).max() < 1e-4 * scale
+    second, best = np.sort(expected, axis=0)[-2:]
+    other = made != labels
+    assert other.sum() <= 5 and (best - second)[other].max(initial=0) < 1e-5 * scale  # ties
 
 
 @pytest.mark.parametrize("shape", [(40, 700), (31, 33), (1, 1), (512, 513)])

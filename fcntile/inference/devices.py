@@ -21,6 +21,7 @@ COMPUTES_IN = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.floa
 GPU_BATCH = 8
 MAX_THREADS, MAX_BATCH = 1024, 65536
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+MAPPED = 65536  # glibc's default for M_MMAP_MAX
 
 
 LACKS_MEMORY = (  # torch's words; oneDNN's do not say what it lacks, nearly always it is memory
@@ -42,12 +43,15 @@ class Plan:
         precision: dtype the net computes in; logits are float32 anyway.
         batch_size: tiles per forward pass.
         threads: CPUs to use, for the net or, with a GPU, beside it.
+        keeps_memory: whether large maps are freed for the next tile; if not, for the system, which
+            is slower, but leaves no holes between maps of many sizes.
     """
 
     device: torch.device
     precision: torch.dtype
     batch_size: int
     threads: int
+    keeps_memory: bool = True
 
     @property
     def workers(self) -> int:
@@ -131,6 +135,12 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_MAX, 0)  # what is large comes from the heap, too
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)  # the largest that it takes
         mallopt(M_ARENA_MAX, 1)
+
+
+def return_freed_maps() -> None:
+    """Ask glibc to give back at once what is large: the opposite of `keep_freed_memory`."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_MAX, MAPPED)
 
 
 def give_back_freed_memory() -> None:

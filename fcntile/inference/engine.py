@@ -23,6 +23,7 @@ from fcntile.inference.devices import (
     exact_fp32,
     give_back_freed_memory,
     out_of_memory,
+    return_freed_maps,
     threads_of_torch,
 )
 from fcntile.inference.stages import Clock
@@ -88,6 +89,8 @@ class Engine:
         self._tiling = tiling
         self._size = plan.batch_size  # tiles in one forward pass; halved if memory is short
         exact_fp32(plan.device)
+        if not plan.keeps_memory:
+            return_freed_maps()
         self._pool = _pool(plan)
         self._stride = model.net.stride
         card = model.card

@@ -82,7 +82,7 @@ def forecast(
         stitch: "cosine", "exact" or "crop".
         model: name on its card.
     """
-    job, x = walker.job, layout.tiling.x
+    job, x, need = walker.job, layout.tiling.x, layout.need
     tiles = sum(job.tiling.block(union(walk)).count for walk in walks(windows))
     empty, seen = sample_tiles(walker.raster, job.bands, job.tiling, walker.area, extent)
     around = _around(seen or extent, extent, 8 * x.stride, 4 * x.stride)
@@ -103,8 +103,8 @@ def forecast(
         compute_factor=round(job.tiling.compute_factor, 3),
         parts=len(windows),
         swath=layout.columns,
-        memory_mb=round(layout.need.total(layout.columns) / 1e6, 1),
-        device_memory_mb=round(layout.need.total_on_device(layout.columns) / 1e6, 1),
+        memory_mb=round(need.total(layout.columns) / 1e6, 1),
+        device_memory_mb=round(need.total_on_device(layout.columns) / 1e6, 1),
         output_mb=round(size / 1e6, 1),
         seconds=round(tiles * (1 - empty) * tried.tile_seconds + packing, 3),
         model=model,

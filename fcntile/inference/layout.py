@@ -112,6 +112,10 @@ def plan_layout(
     width = width or raster.width
     bound = default_bound() if max_memory is None else max_memory
     budget = Budget(model, plan, products, raster, bands, shares=shares)
+    if plan.device.type == "cpu":
+        # holes are a matter of luck: not where a bound is to be kept, or may soon be met
+        has_bound = plan.batch_size > 1 or (max_memory is not None and budget.scatters)
+        plan = replace(plan, keeps_memory=not has_bound)
     is_auto = tile == "auto" or (tile is None and stitch == "exact")
     if is_auto:
         step = model.net.stride

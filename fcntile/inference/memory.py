@@ -5,6 +5,7 @@ grows with the columns that are read at a time: strips of pixels, open junctions
 GDAL's blocks. So a bound on memory is a bound on the width of a *swath*.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from fcntile.inference.devices import Plan
 from fcntile.inference.job import OUTPUT_BLOCK
 from fcntile.inference.products import Product
 from fcntile.inference.tiling import Tiling
-from fcntile.models.footprint import pixel_bytes
+from fcntile.models.footprint import Footprint, footprint
 from fcntile.models.layers import prepared_bytes
 from fcntile.models.model_file import Model
 from fcntile.raster.gdal import cached_column_bytes
@@ -31,6 +32,7 @@ GPU_SHARE = 0.8  # of its free memory
 HALVES = 5  # sides of junctions a worker may hold: of its stretch 2, of a piece 1, to be joined 2
 STRIPS, ROWS = 4, 4  # held at a time: read, waiting, cut into tiles; blended, waiting, written
 KERNELS = 1.5  # of the maps, for what kernels need for themselves
+SCATTERED, HOLES = 4, 2  # by_size / maps of FC-DenseNets is 6, of all others at most 2.5
 OVERHEAD = 200e6  # bytes: GDAL's smallest block cache, threads, compiled kernels, gaps in heaps
 TILES = (8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512, 384, 256)  # px that "auto" tries
 SWATH = 4096  # px; a bound nobody asked for makes no narrower one
@@ -95,9 +97,13 @@ class Budget:
         self._resident = resident_bytes()
 
     @cached_property
-    def _maps(self) -> float:
-        """Bytes of maps and kernels for a pixel of a tile."""
-        return KERNELS * pixel_bytes(self._net, self._bands)
+    def _footprint(self) -> Footprint:
+        return footprint(self._net, self._bands)
+
+    @property
+    def scatters(self) -> bool:
+        """Whether maps have so many sizes that memory which is kept for them has many holes."""
+        return self._footprint.by_size > SCATTERED * self._footprint.maps
 
     def need(self, tiling: Tiling, plan: Plan) -> Need:
         """Return the memory that a run takes.
@@ -109,6 +115,9 @@ class Budget:
         side, on_cpu = tiling.tile, plan.device.type == "cpu"
         batch = plan.batch_size * tiling.x.length(0) * tiling.y.length(0)
         logits = 4 * self._classes * batch
+        maps = KERNELS * self._footprint.maps * batch
+        if on_cpu and plan.keeps_memory and self.scatters:
+            maps *= HOLES
         fixed = self._resident + OVERHEAD + (plan.workers + 2) * batch * self._pixel
         fixed += STRIPS * side * self._pixel * 2 * side  # tiles that reach beyond a swath
         column = (
@@ -121,12 +130,10 @@ class Budget:
         column += self._junctions * junction
         fixed += self._weights  # mapped from the file, and there once they are read
         if not on_cpu:
-            device = self._prepared + batch * self._maps + 3 * logits
+            device = self._prepared + maps + 3 * logits
             rows = tiling.y.stride * self._out
             return Need(fixed, column, device, (2 if self._junctions else 1) * junction + rows)
-        fixed += (
-            self._prepared + plan.workers * batch * self._maps + (2 * plan.workers + 1) * logits
-        )
+        fixed += self._prepared + plan.workers * maps + (2 * plan.workers + 1) * logits
         return Need(fixed, column + junction)
 
 
@@ -145,10 +152,10 @@ def choose_columns(need: Need, width: int, bound: float) -> int:
         return width
     columns = int((bound - need.fixed) // need.column) // OUTPUT_BLOCK * OUTPUT_BLOCK
     if columns < OUTPUT_BLOCK:
-        least = need.total(OUTPUT_BLOCK) / 1e6
+        least = math.ceil(need.total(OUTPUT_BLOCK) / 1e7) * 10  # a few MB more or less than then
         raise OutOfMemoryError(
             f"{bound / 1e6:.0f} MB of memory are too little: with these tiles and threads the run "
-            f"takes at least {least:.0f} MB, so use a smaller --tile, fewer --threads or more "
+            f"takes at least {least} MB, so use a smaller --tile, fewer --threads or more "
             "--max-memory"
         )
     return columns

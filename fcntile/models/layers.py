@@ -1,13 +1,13 @@
 """Rewrites of layers that leave the function of a net alone."""
 
 import copy
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fcntile.models.bfloat16 import Exact, Packed
@@ -20,8 +20,8 @@ M = TypeVar("M", bound=nn.Module)
 
 @torch.no_grad()
 def prepare(
-    net: M, device: torch.device, precision: torch.dtype = torch.float32, classes: int = 0
-) -> M:
+    net: nn.Module, device: torch.device, precision: torch.dtype = torch.float32, classes: int = 0
+) -> nn.Module:
     """Return a copy of a net, in evaluation mode, that computes the same faster.
 
     Batch norms are folded and maps are channels last. In float32 on CPUs, wide convolutions take
@@ -30,6 +30,9 @@ def prepare(
     is left to autocast still wants it. On CPUs, weights that stay as they are, are shared with
     `net`.
 
+    A net with switches stays as it is in float32: where a maximum was hangs on the last bits, and
+    so does where its value is put.
+
     Args:
         net: (N, bands, H, W) -> (N, classes, H, W).
         device: where it is to run.
@@ -37,25 +40,53 @@ def prepare(
         classes: channels of its scores.
     """
     on_cpu = device.type == "cpu"
+    if has_switches(net) and precision == torch.float32:
+        return AsItIs(net if on_cpu else copy.deepcopy(net).to(device))
     if on_cpu:
         net = _rewrite(net, as_convolution)
     net = _rewrite(fold_batch_norm(net), _rectify_in_place)
     if not on_cpu:
         net = copy.deepcopy(net).to(device)  # `to` would take the weights of `net` along
-    # where a maximum was hangs on the last bits: with switches sums stay direct and ReLUs exact
-    has_switches = any(isinstance(layer, nn.MaxUnpool2d) for layer in net.modules())
-    if on_cpu and precision == torch.float32:
-        kernels = (7,) if has_switches else (3, 7)
-        net = _rewrite(_rewrite(net, partial(_multiply_less, kernels=kernels)), _on_few_channels)
-    elif on_cpu and precision == torch.bfloat16:
-        rule = partial(_in_bfloat16, classes=classes, fuses=not has_switches)
+    elif precision == torch.float32:
+        net = _rewrite(_rewrite(net, _multiply_less), _on_few_channels)
+    elif precision == torch.bfloat16:
+        rule = partial(_in_bfloat16, classes=classes, fuses=not has_switches(net))
         net = _rewrite(_rewrite(net, rule), _on_few_channels)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def has_switches(net: nn.Module) -> bool:
+    """Tell whether a net puts values where its poolings found their maxima."""
+    return any(isinstance(layer, nn.MaxUnpool2d) for layer in net.modules())
+
+
+def as_run(net: nn.Module) -> nn.Module:
+    """Return a net that holds the maps that it holds in float32 once `prepare` has been at it."""
+    return net if has_switches(net) else _rewrite(fold_batch_norm(net), _rectify_in_place)
+
+
+class AsItIs(nn.Module):
+    """A net that computes what it always did to the last bit: as loaded, on contiguous maps.
+
+    Args:
+        net: (N, bands, H, W) -> (N, classes, H, W).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of `net`."""
+        logits: Tensor = self.net(x.contiguous())
+        return logits
 
 
 def prepared_bytes(net: nn.Module, device: torch.device, precision: torch.dtype) -> float:
     """Return the bytes of the weights that `prepare` makes beside those of the net."""
     is_fast = device.type == "cpu" and precision == torch.float32
+    if is_fast and has_switches(net):
+        return 0
     return sum(
         layer.weight.nbytes
         * (Winograd.growth(layer.kernel_size[0]) if is_fast and Winograd.suits(layer) else 1)
@@ -142,10 +173,8 @@ def as_convolution(layer: nn.Module) -> nn.Module:
     return conv.eval()
 
 
-def _multiply_less(layer: nn.Module, kernels: Collection[int]) -> nn.Module:
-    if Winograd.suits(layer) and layer.kernel_size[0] in kernels:
-        return Winograd(layer)
-    return layer
+def _multiply_less(layer: nn.Module) -> nn.Module:
+    return Winograd(layer) if Winograd.suits(layer) else layer
 
 
 def _on_few_channels(layer: nn.Module) -> nn.Module:

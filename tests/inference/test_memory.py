@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from nets import NETWORKS, THIN
 from program import WITH_NETS, assert_refused, predict_with_nets
+from torch import nn
 
 from fcntile.errors import OutOfMemoryError
-from fcntile.inference.memory import Need, choose_columns
-from fcntile.models.footprint import pixel_bytes
+from fcntile.inference.memory import SCATTERED, Need, choose_columns
+from fcntile.models.footprint import footprint
 from fcntile.models.registry import create_model
 
 
@@ -20,23 +22,41 @@ def test_a_swath_is_as_wide_as_fits():
     need = Need(fixed=400e6, column=1e4)
     assert choose_columns(need, 20_000, bound=600e6) == 20_000
     assert choose_columns(need, 20_001, bound=600e6) == 19_968  # whole blocks of 512 px
-    with pytest.raises(OutOfMemoryError, match="at least 405 MB"):
+    with pytest.raises(OutOfMemoryError, match="at least 410 MB"):
         choose_columns(need, 20_000, bound=404e6)
 
 
 def test_the_maps_of_a_net_are_those_it_holds_at_a_time():
-    """A chain of layers holds the input and the output of the widest step."""
+    """A chain of layers holds the image, and input and output of the widest step."""
     net = create_model("probe", 3, 6).eval()
-    held = []
-    hooks = [
-        layer.register_forward_hook(lambda m, i, o: held.append(i[0].nbytes + o.nbytes))
-        for layer in net.layers
-    ]
+    image, held = torch.zeros(1, 3, 128, 128), []
+
+    def weigh(layer, given, made):
+        held.append(image.nbytes + made.nbytes + (given[0].nbytes if given[0] is not image else 0))
+
+    # ReLUs overwrite what they are given
+    hooks = [x.register_forward_hook(weigh) for x in net.layers if not isinstance(x, nn.ReLU)]
     with torch.inference_mode():
-        net(torch.zeros(1, 3, 128, 128))
+        net(image)
     for hook in hooks:
         hook.remove()
-    assert pixel_bytes(net, 3) == max(held) / 128**2
+    assert footprint(net, 3).maps == max(held) / 128**2
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_dense_nets_alone_have_maps_of_many_sizes(name):
+    held = footprint(create_model(name, 3, 2, **THIN[name]).eval(), 3)
+    assert (held.by_size > SCATTERED * held.maps) == name.startswith("fc-densenet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bound", [2.7e9, 3.5e9])
+def test_a_bound_holds_for_a_dense_net_too(make_raster, make_model, noise, tmp_path, bound):
+    """A heap that keeps what is freed grows to 4 GB."""
+    image = make_raster(noise(3, 1251, 1003))
+    model = make_model("fc-densenet56", classes=4)
+    args = (image, "-o", tmp_path / "m.tif", "--model", model, "--threads", 2, "--max-memory")
+    assert predict_with_nets(*args, int(bound))["peak_rss_mb"] * 1e6 <= 1.15 * bound
 
 
 def write_vrt(path, image, side):
