@@ -22,7 +22,7 @@ from fcntile.inference.job import OUTPUT_BLOCK
 from fcntile.inference.products import Product
 from fcntile.inference.tiling import Tiling
 from fcntile.models.footprint import Footprint, footprint
-from fcntile.models.layers import prepared_bytes
+from fcntile.models.layers import weigh
 from fcntile.models.model_file import Model
 from fcntile.raster.gdal import cached_column_bytes
 from fcntile.raster.part_files import BLOCK
@@ -88,7 +88,7 @@ class Budget:
     ) -> None:
         self._classes = len(model.card.classes)
         self._weights = sum(w.nbytes for w in model.net.state_dict().values())
-        self._prepared = prepared_bytes(model.net, plan.device, plan.precision)
+        self._ready = weigh(model.net, plan.device, plan.precision)
         self._net, self._bands = model.net, len(bands)
         self._pixel = len(bands) * np.dtype(raster.dtypes[bands[0] - 1]).itemsize + 1  # its mask
         self._out = sum(p.bands * PIXEL_TYPES[p.dtype] for p in products)
@@ -130,10 +130,11 @@ class Budget:
         column += self._junctions * junction
         fixed += self._weights  # mapped from the file, and there once they are read
         if not on_cpu:
-            device = self._prepared + maps + 3 * logits
+            device = self._ready.made + maps + 3 * logits
             rows = tiling.y.stride * self._out
             return Need(fixed, column, device, (2 if self._junctions else 1) * junction + rows)
-        fixed += self._prepared + plan.workers * maps + (2 * plan.workers + 1) * logits
+        fixed += self._ready.made + (2 * plan.workers + 1) * logits
+        fixed += max(self._ready.making, plan.workers * (maps + self._ready.laid_out))
         return Need(fixed, column + junction)
 
 

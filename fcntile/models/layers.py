@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
@@ -42,16 +43,17 @@ def prepare(
     on_cpu = device.type == "cpu"
     if has_switches(net) and precision == torch.float32:
         return AsItIs(net if on_cpu else copy.deepcopy(net).to(device))
-    if on_cpu:
-        net = _rewrite(net, as_convolution)
-    net = _rewrite(fold_batch_norm(net), _rectify_in_place)
-    if not on_cpu:
-        net = copy.deepcopy(net).to(device)  # `to` would take the weights of `net` along
-    elif precision == torch.float32:
-        net = _rewrite(_rewrite(net, _multiply_less), _on_few_channels)
-    elif precision == torch.bfloat16:
-        rule = partial(_in_bfloat16, classes=classes, fuses=not has_switches(net))
-        net = _rewrite(_rewrite(net, rule), _on_few_channels)
+    if on_cpu and precision == torch.float32:
+        net = _rewrite(net, _in_float32)
+    else:
+        if on_cpu:
+            net = _rewrite(net, as_convolution)
+        net = _rewrite(fold_batch_norm(net), _rectify_in_place)
+        if not on_cpu:
+            net = copy.deepcopy(net).to(device)  # `to` would take the weights of `net` along
+        elif precision == torch.bfloat16:
+            rule = partial(_in_bfloat16, classes=classes, fuses=not has_switches(net))
+            net = _rewrite(_rewrite(net, rule), _on_few_channels)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -61,8 +63,12 @@ def has_switches(net: nn.Module) -> bool:
 
 
 def as_run(net: nn.Module) -> nn.Module:
-    """Return a net that holds the maps that it holds in float32 once `prepare` has been at it."""
-    return net if has_switches(net) else _rewrite(fold_batch_norm(net), _rectify_in_place)
+    """Return a net with maps as large as those of what `prepare` makes of it, without copies."""
+
+    def rule(layers: nn.Module) -> nn.Module:
+        return _rectify_in_place(_fold(layers, lambda conv, norm: conv))
+
+    return net if has_switches(net) else _rewrite(net, rule)
 
 
 class AsItIs(nn.Module):
@@ -82,17 +88,48 @@ class AsItIs(nn.Module):
         return logits
 
 
-def prepared_bytes(net: nn.Module, device: torch.device, precision: torch.dtype) -> float:
-    """Return the bytes of the weights that `prepare` makes beside those of the net."""
+@dataclass(frozen=True)
+class Weights:
+    """Bytes of weights that a net ready to run takes beside its own.
+
+    Args:
+        made: by `prepare`, to stay.
+        making: for the largest layer, while `prepare` is at it.
+        laid_out: in each forward pass for the largest layer, for whose kernel they are turned.
+    """
+
+    made: float
+    making: float
+    laid_out: float
+
+
+def weigh(net: nn.Module, device: torch.device, precision: torch.dtype) -> Weights:
+    """Return what `prepare` takes, and what weights take then."""
     is_fast = device.type == "cpu" and precision == torch.float32
-    if is_fast and has_switches(net):
-        return 0
-    return sum(
-        layer.weight.nbytes
-        * (Winograd.growth(layer.kernel_size[0]) if is_fast and Winograd.suits(layer) else 1)
-        for layer in net.modules()
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-    )
+    stays = is_fast and has_switches(net)
+    folds = any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+    made, making, laid_out = 0.0, 0.0, 0.0
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            conv, size = as_convolution(_without_memory(layer)), layer.weight.nbytes
+            if is_fast and not stays and Winograd.suits(conv):
+                made += size * Winograd.growth(layer.kernel_size[0])
+            else:
+                made += 0 if stays else size
+                laid_out = max(laid_out, size if is_fast else 0)
+            if not stays:
+                making = max(making, size * (folds + (type(conv) is not type(layer))))
+    return Weights(made, making, laid_out)
+
+
+def _without_memory(layer: M) -> M:
+    """Return a layer whose weights have shapes only."""
+    layer = copy.copy(layer)
+    layer._parameters = {
+        name: weight if weight is None else nn.Parameter(weight.to("meta"), requires_grad=False)
+        for name, weight in layer._parameters.items()
+    }
+    return layer
 
 
 def fold_batch_norm(net: M) -> M:
@@ -105,13 +142,15 @@ def fold_batch_norm(net: M) -> M:
     return _rewrite(net, _fold)
 
 
-def _fold(layers: nn.Module) -> nn.Module:
+def _fold(
+    layers: nn.Module, fuse: Callable[[nn.Conv2d, nn.BatchNorm2d], nn.Conv2d] = fuse_conv_bn_eval
+) -> nn.Module:
     is_chain = isinstance(layers, nn.Sequential)
     pairs = pairwise(list(layers._modules)) if is_chain else getattr(layers, "normed", {}).items()
     for first, second in pairs:
         a, b = layers._modules[first], layers._modules[second]
         if isinstance(a, nn.Conv2d) and isinstance(b, nn.BatchNorm2d):
-            layers._modules[first] = fuse_conv_bn_eval(a, b)
+            layers._modules[first] = fuse(a, b)
             layers._modules[second] = nn.Identity()
     return layers
 
@@ -121,6 +160,16 @@ def _rectify_in_place(layers: nn.Module) -> nn.Module:
     for (_, conv), (relu, after) in _neighbours(layers):
         if isinstance(conv, nn.Conv2d) and type(after) is nn.ReLU:
             layers._modules[relu] = nn.ReLU(inplace=True)
+    return layers
+
+
+def _in_float32(layers: nn.Module) -> nn.Module:
+    """Make layers ready for CPUs; one after the other, so that few weights are there twice."""
+    for name, layer in list(layers.named_children()):
+        layers._modules[name] = as_convolution(layer)
+    layers = _rectify_in_place(_fold(layers))
+    for name, layer in list(layers.named_children()):
+        layers._modules[name] = _on_few_channels(_multiply_less(layer))
     return layers
 
 
