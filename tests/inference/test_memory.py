@@ -50,11 +50,20 @@ def test_dense_nets_alone_have_maps_of_many_sizes(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bound", [2.7e9, 3.5e9])
-def test_a_bound_holds_for_a_dense_net_too(make_raster, make_model, noise, tmp_path, bound):
-    """A heap that keeps what is freed grows to 4 GB."""
-    image = make_raster(noise(3, 1251, 1003))
-    model = make_model("fc-densenet56", classes=4)
+@pytest.mark.parametrize(
+    ("arch", "bound"),
+    [
+        ("fc-densenet56", 2.7e9),
+        ("fc-densenet56", 3.5e9),
+        ("mirror-vgg", 4.2e9),
+        ("deconvnet", 3.5e9),
+    ],
+)
+def test_a_bound_holds_for_nets_of_full_width(
+    make_raster, make_model, noise, tmp_path, arch, bound
+):
+    """Holes in a heap, weights that are turned and folded, and weights laid out in each pass."""
+    image, model = make_raster(noise(3, 1251, 1003)), make_model(arch, classes=4)
     args = (image, "-o", tmp_path / "m.tif", "--model", model, "--threads", 2, "--max-memory")
     assert predict_with_nets(*args, int(bound))["peak_rss_mb"] * 1e6 <= 1.15 * bound
 
