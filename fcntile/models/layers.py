@@ -63,7 +63,7 @@ def has_switches(net: nn.Module) -> bool:
 
 
 def as_run(net: nn.Module) -> nn.Module:
-    """Return a net with maps as large as those of what `prepare` makes of it, without copies."""
+    """Return a net with maps no smaller than those of what `prepare` makes, without copies."""
 
     def rule(layers: nn.Module) -> nn.Module:
         return _rectify_in_place(_fold(layers, lambda conv, norm: conv))
