@@ -21,8 +21,7 @@ from fcntile.inference.devices import Plan
 from fcntile.inference.job import OUTPUT_BLOCK
 from fcntile.inference.products import Product
 from fcntile.inference.tiling import Tiling
-from fcntile.models.footprint import Footprint, footprint
-from fcntile.models.layers import weigh
+from fcntile.models.footprint import Footprint, footprint, weigh
 from fcntile.models.model_file import Model
 from fcntile.raster.gdal import cached_column_bytes
 from fcntile.raster.part_files import BLOCK

@@ -1,18 +1,22 @@
-"""How much memory a forward pass takes at its fullest moment."""
+"""How much memory a net takes: its maps at the fullest moment of a pass, and its weights."""
 
+import copy
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fcntile.models.layers import as_run
+from fcntile.models.layers import as_convolution, as_run, has_switches
 from fcntile.models.registry import Net
+from fcntile.models.winograd import Winograd
+
+L = TypeVar("L", bound=nn.Module)
 
 SIDE = 128  # px of the tile that is tried, or the next multiple of the net's stride
 
@@ -47,6 +51,50 @@ def footprint(net: Net, bands: int) -> Footprint:
     with torch.inference_mode(), scale:
         run(torch.zeros(1, bands, side, side))
     return Footprint(scale.peak / side**2, sum(scale.peaks.values()) / side**2)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Bytes of weights that a net ready to run takes beside its own.
+
+    Args:
+        made: by `prepare`, to stay.
+        making: for the largest layer, while `prepare` is at it.
+        laid_out: in each forward pass for the largest layer, for whose kernel they are turned.
+    """
+
+    made: float
+    making: float
+    laid_out: float
+
+
+def weigh(net: nn.Module, device: torch.device, precision: torch.dtype) -> Weights:
+    """Return what `prepare` takes, and what weights take then."""
+    is_fast = device.type == "cpu" and precision == torch.float32
+    stays = is_fast and has_switches(net)
+    folds = any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+    made, making, laid_out = 0.0, 0.0, 0.0
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            conv, size = as_convolution(_shape_of(layer)), layer.weight.nbytes
+            if is_fast and not stays and Winograd.suits(conv):
+                made += size * Winograd.growth(layer.kernel_size[0])
+            else:
+                made += 0 if stays else size
+                laid_out = max(laid_out, size if is_fast else 0)
+            if not stays:
+                making = max(making, size * (folds + (type(conv) is not type(layer))))
+    return Weights(made, making, laid_out)
+
+
+def _shape_of(layer: L) -> L:
+    """Return a layer whose weights have shapes only."""
+    layer = copy.copy(layer)
+    layer._parameters = {
+        name: weight if weight is None else nn.Parameter(weight.to("meta"), requires_grad=False)
+        for name, weight in layer._parameters.items()
+    }
+    return layer
 
 
 class _Scale(TorchDispatchMode):  # type: ignore[no-untyped-call]

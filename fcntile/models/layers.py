@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
@@ -86,50 +85,6 @@ class AsItIs(nn.Module):
         """Return the logits of `net`."""
         logits: Tensor = self.net(x.contiguous())
         return logits
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Bytes of weights that a net ready to run takes beside its own.
-
-    Args:
-        made: by `prepare`, to stay.
-        making: for the largest layer, while `prepare` is at it.
-        laid_out: in each forward pass for the largest layer, for whose kernel they are turned.
-    """
-
-    made: float
-    making: float
-    laid_out: float
-
-
-def weigh(net: nn.Module, device: torch.device, precision: torch.dtype) -> Weights:
-    """Return what `prepare` takes, and what weights take then."""
-    is_fast = device.type == "cpu" and precision == torch.float32
-    stays = is_fast and has_switches(net)
-    folds = any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
-    made, making, laid_out = 0.0, 0.0, 0.0
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            conv, size = as_convolution(_without_memory(layer)), layer.weight.nbytes
-            if is_fast and not stays and Winograd.suits(conv):
-                made += size * Winograd.growth(layer.kernel_size[0])
-            else:
-                made += 0 if stays else size
-                laid_out = max(laid_out, size if is_fast else 0)
-            if not stays:
-                making = max(making, size * (folds + (type(conv) is not type(layer))))
-    return Weights(made, making, laid_out)
-
-
-def _without_memory(layer: M) -> M:
-    """Return a layer whose weights have shapes only."""
-    layer = copy.copy(layer)
-    layer._parameters = {
-        name: weight if weight is None else nn.Parameter(weight.to("meta"), requires_grad=False)
-        for name, weight in layer._parameters.items()
-    }
-    return layer
 
 
 def fold_batch_norm(net: M) -> M:
