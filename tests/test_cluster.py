@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, product
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -137,6 +139,23 @@ def test_two_local_workers_make_the_bytes_of_one_process(scene, tmp_path, small_
     assert seen == sorted(seen) and seen[-1][0] == seen[-1][1]
     assert made.tiles >= seen[-1][1] > 0 and made.stage_seconds["infer"] > 0
     assert "dashboard: http://127.0.0.1:" in caplog.text
+
+
+def test_the_dashboard_is_there_for_who_asks(scene, tmp_path, small_parts, caplog):
+    image, model, _ = scene
+    pages = []
+
+    def ask(done, total):
+        if not pages:
+            link = re.search(r"dashboard: (http\S+)", caplog.text)[1]
+            for _ in range(2):
+                with urlopen(link, timeout=60) as page:
+                    pages.append((page.url, page.read().decode()))
+
+    with caplog.at_level(0):
+        predict(image, tmp_path / "mask.tif", model=model, **GRID, workers=2, progress=ask)
+    for url, text in pages:
+        assert url.endswith("/status") and "bokeh" in text
 
 
 def test_in_bfloat16_too(scene, tmp_path, small_parts):

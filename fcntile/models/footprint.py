@@ -111,6 +111,11 @@ class _Scale(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._by_size: Counter[int] = Counter()
         self._known = known
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler, a second's work, to keep it away from here."""
+        return False
+
     def __torch_dispatch__(
         self,
         operation: Callable[..., Any],

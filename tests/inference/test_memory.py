@@ -180,3 +180,14 @@ def test_a_tile_that_does_not_fit_is_an_error_with_advice(make_raster, noise, tm
     run = subprocess.run([*command, "--tile", "4096"], capture_output=True, text=True)
     assert_refused(run, 5, "too little memory", "4000 px", "--tile 1984")
     assert not list(tmp_path.glob("mask*"))
+
+
+def test_memory_is_weighed_without_importing_the_compiler():
+    code = """
+import sys
+from fcntile.models.footprint import footprint
+from fcntile.models.model_file import load_model
+assert footprint(load_model("buildings").net, 3).maps > 0
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,12 +2,18 @@
 
 It looks for no garbage: what torch and Dask make stays, and to look through it again and again
 takes a sixth of the time that torch's import takes. Each worker looks again, at what is its own
-(`worker.dask_setup`). And it takes no package from the working directory, where Python looks first
-in a process like this one (and has looked for its own modules by now); `fcntile` does not either.
+(`worker.dask_setup`). It ends at once when its last worker has ended: to unload what it imported
+takes 0.6 s, for which whoever reads the command's output would wait. And it takes no package from
+the working directory, where Python looks first in a process like this one (and has looked for its
+own modules by now); `fcntile` does not either.
 """
 
+import atexit
 import gc
+import os
 import sys
 
 gc.disable()
+os.register_at_fork(before=gc.freeze)
+atexit.register(os._exit, 0)
 sys.path[:] = [folder for folder in sys.path if folder]

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 PRELOAD = "fcntile.inference.cluster.worker"
 FORKSERVER = "fcntile.inference.cluster.forkserver"
+DASHBOARD = "fcntile.inference.cluster.dashboard"
 
 
 def start_importing(walker: str) -> None:
@@ -61,12 +62,15 @@ def local_client(workers: int, walker: str, *, on_gpus: bool) -> Iterator["Clien
     import dask
     from distributed import Client
 
+    routes = dask.config.get("distributed.scheduler.http.routes")
     settings: dict[str, Any] = {
         # who has nothing left gets the half of a stretch, which is better than a part out of it
         "distributed.scheduler.work-stealing": False,
         # Dask's profiler and its watch on event loops cost a seventh of a CPU, and see only waiting
         "distributed.worker.profile.enabled": False,
         "distributed.admin.tick.interval": "1s",
+        "distributed.scheduler.http.routes": [*routes, DASHBOARD],
+        "distributed.dashboard.link": "{scheme}://{host}:{port}/dashboard",
     }
     if sys.platform == "linux":
         settings["distributed.worker.multiprocessing-method"] = "forkserver"
@@ -117,7 +121,7 @@ def _cluster(workers: int, folder: str, *, on_gpus: bool) -> Any:
     return SpecCluster(
         scheduler={
             "cls": Scheduler,
-            "options": {**address, "dashboard": True, "dashboard_address": "127.0.0.1:0"},
+            "options": {**address, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
         },
         workers={
             i: {"cls": Nanny, "options": {**nanny, "env": _gpu(i) if on_gpus else {}}}
