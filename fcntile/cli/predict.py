@@ -16,7 +16,7 @@ compute   {compute_factor:.2f} net pixels per pixel (512/128 has 1.78)
 parts     {parts}, in swaths of {swath} columns
 memory    {memory_mb:.0f} MB
 device    {device}
-time      about {seconds:.0f} s"""
+time      about {seconds:.1f} s"""
 
 
 @click.command(short_help="Segment a raster.")

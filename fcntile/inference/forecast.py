@@ -1,5 +1,6 @@
 """What a run would do and cost, before it is begun."""
 
+import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -105,7 +106,7 @@ def forecast(
         swath=layout.columns,
         memory_mb=round(need.total(layout.columns) / 1e6, 1),
         device_memory_mb=round(need.total_on_device(layout.columns) / 1e6, 1),
-        output_mb=round(size / 1e6, 1),
+        output_mb=math.ceil(size / 1e5) / 10,
         seconds=round(tiles * (1 - empty) * tried.tile_seconds + packing, 3),
         model=model,
         device=str(job.plan.device),

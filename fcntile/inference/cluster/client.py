@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2  # parts that a worker has at a time: in the making, and next
-WATCH = 0.2  # seconds between two looks at signals and workers
+WATCH = 0.2  # seconds between two looks at signals
+LOOK = 1.0  # seconds between two looks at workers
 ALONE = 10.0  # seconds without any worker after which it is said: one that is lost may come back
 
 
@@ -116,16 +117,18 @@ def _made(
     flights, present = Flights(client, pickle.dumps(_placed(order))), set[str]()
     last: list[Window] | None = None  # to be waited for after a signal
     seen, said = time.monotonic(), False  # when there was a worker, and whether none is said
+    looked, workers = -LOOK, list[str]()
     while waiting or junctions or flights:  # after a signal junctions may be all that is left
-        workers = workers_of(client, known)
-        waiting.keep(workers)
-        if workers:
-            if present and present.isdisjoint(workers):
-                flights.take_off_again()
-            present, seen, said = set(workers), time.monotonic(), False
-        elif not said and time.monotonic() - seen > ALONE:
-            log.warning("all workers are gone: waiting for a new one")
-            said = True
+        if (now := time.monotonic()) - looked >= LOOK:
+            looked, workers = now, workers_of(client, known)
+            waiting.keep(workers)
+            if workers:
+                if present and present.isdisjoint(workers):
+                    flights.take_off_again()
+                present, seen, said = set(workers), now, False
+            elif not said and now - seen > ALONE:
+                log.warning("all workers are gone: waiting for a new one")
+                said = True
         if signals:
             if last is None:
                 last = flights.in_the_making()
