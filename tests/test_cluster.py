@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, product
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import numpy as np
 import pytest
@@ -143,17 +143,18 @@ def test_two_local_workers_make_the_bytes_of_one_process(scene, tmp_path, small_
 
 def test_the_dashboard_is_there_for_who_asks(scene, tmp_path, small_parts, caplog):
     image, model, _ = scene
-    pages = []
+    pages, direct = [], build_opener(ProxyHandler({}))
 
     def ask(done, total):
         if not pages:
             link = re.search(r"dashboard: (http\S+)", caplog.text)[1]
             for _ in range(2):
-                with urlopen(link, timeout=60) as page:
+                with direct.open(link, timeout=60) as page:
                     pages.append((page.url, page.read().decode()))
 
     with caplog.at_level(0):
         predict(image, tmp_path / "mask.tif", model=model, **GRID, workers=2, progress=ask)
+    assert len(pages) == 2
     for url, text in pages:
         assert url.endswith("/status") and "bokeh" in text
 

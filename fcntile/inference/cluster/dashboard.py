@@ -16,7 +16,7 @@ class Dashboard(RequestHandler):
         self._scheduler = dask_server
 
     def get(self) -> None:
-        """Lead there."""
+        """Add the pages, if nobody has asked before, and redirect to the first."""
         scheduler = self._scheduler
         if not scheduler.http_application.applications:
             from distributed.dashboard.scheduler import connect

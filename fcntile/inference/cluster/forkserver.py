@@ -1,11 +1,11 @@
 """The first import of the process that local workers are forked from.
 
 It looks for no garbage: what torch and Dask make stays, and to look through it again and again
-takes a sixth of the time that torch's import takes. Each worker looks again, at what is its own
-(`worker.dask_setup`). It ends at once when its last worker has ended: to unload what it imported
-takes 0.6 s, for which whoever reads the command's output would wait. And it takes no package from
-the working directory, where Python looks first in a process like this one (and has looked for its
-own modules by now); `fcntile` does not either.
+takes a sixth of the time that torch's import takes. What there is before a fork is frozen, so each
+worker looks only at what is its own (`worker.dask_setup`). With its last worker it ends at once: to
+unload what it imported takes 0.6 s, for which whoever reads the command's output would wait. And it
+takes no package from the working directory, where Python looks first in a process like this one
+(and has looked for its own modules by now); `fcntile` does not either.
 """
 
 import atexit
