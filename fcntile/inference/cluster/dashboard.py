@@ -25,5 +25,5 @@ class Dashboard(RequestHandler):
         self.redirect("status")
 
 
-Route = tuple[str, type[RequestHandler], dict[str, Any]]
-routes: list[Route] = [("dashboard", Dashboard, {})]  # the name that Dask looks for
+# Dask looks for this name
+routes: list[tuple[str, type, dict[str, Any]]] = [("dashboard", Dashboard, {})]
