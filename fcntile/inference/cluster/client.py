@@ -68,7 +68,7 @@ def have_parts_made(
         return tally
     total = sum(order.job.tiling.block(union(walk)).count for walk in walks(missing))
     pixels, done = sum(w.width * w.height for w in missing), 0
-    known: set[str] = set()  # workers
+    known: set[str] | None = set() if crew.scheduler else None  # workers; own ones all are
     with _client(crew, order) as client:
         log.log(NOTE, "dashboard: %s", client.dashboard_link)
         # with an area, parts that nobody walks leave no halves
@@ -111,7 +111,7 @@ def _made(
     waiting: Stretches,
     junctions: Junctions,
     signals: Sequence[int],
-    known: set[str],
+    known: set[str] | None,
 ) -> Iterator[tuple[Window, Made]]:
     """Yield parts as workers finish them; after a signal those in the making."""
     flights, present = Flights(client, pickle.dumps(_placed(order))), set[str]()

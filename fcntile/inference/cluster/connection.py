@@ -39,12 +39,13 @@ def lost(client: "Client", why: object) -> InputError:
     )
 
 
-def workers_of(client: "Client", known: set[str]) -> list[str]:
+def workers_of(client: "Client", known: set[str] | None) -> list[str]:
     """Return the addresses of the workers that are there.
 
     Args:
         client: connected.
-        known: those that are as they should be; new ones are looked at, and added.
+        known: those that are as they should be; new ones are looked at, and added. None if all are,
+            as those that this process has started.
 
     Raises:
         InputError: if the scheduler is lost.
@@ -52,7 +53,7 @@ def workers_of(client: "Client", known: set[str]) -> list[str]:
     """
     try:
         workers = sorted(client.nthreads())
-        if new := set(workers) - known:
+        if known is not None and (new := set(workers) - known):
             _check_versions(client, new)
             known |= new
     except OSError as error:
