@@ -25,15 +25,10 @@ from fcntile.inference.choices import DRIVERS, STITCHES
 from fcntile.inference.cluster.client import have_parts_made
 from fcntile.inference.cluster.crew import choose_crew
 from fcntile.inference.cluster.walk import Order
-from fcntile.inference.devices import (
-    available_cpus,
-    keep_freed_memory,
-    make_plan,
-    peak_rss,
-    threads_of_torch,
-)
+from fcntile.inference.devices import available_cpus, make_plan, peak_rss, threads_of_torch
 from fcntile.inference.engine import Engine, Tile
 from fcntile.inference.forecast import Forecast, forecast
+from fcntile.inference.heap import keep_freed_memory
 from fcntile.inference.job import Job, Tally, cut, parse_threshold, part_rows, union, walks
 from fcntile.inference.layout import plan_layout
 from fcntile.inference.products import make_products

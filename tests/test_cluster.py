@@ -1,5 +1,6 @@
 """Runs whose parts are made by Dask workers: the bytes are those of one process."""
 
+import ctypes
 import gc
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, product
 from pathlib import Path
@@ -257,6 +259,22 @@ def test_local_workers_look_for_garbage_but_not_among_what_was_imported():
     with local_client(1, "fcntile.predict", on_gpus=False) as client:
         assert all(client.run(gc.isenabled).values())
         assert min(client.run(gc.get_freeze_count).values()) > 100_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+def test_all_threads_of_a_local_worker_share_one_heap():
+    def place(_):
+        """Say by the bits beside a large map's size whether it is outside the first heap."""
+        large = np.empty(100_000_000, np.uint8)
+        time.sleep(0.1)  # all are there at once
+        return ctypes.c_size_t.from_address(large.ctypes.data - 8).value & 0b110
+
+    def places():
+        with ThreadPoolExecutor(8) as threads:
+            return set(threads.map(place, range(8)))
+
+    with local_client(1, "fcntile.predict", on_gpus=False) as client:
+        assert list(client.run(places).values()) == [{0}]
 
 
 def test_workers_do_not_finish_what_takes_longer_than_a_stopped_run_has_to_leave():

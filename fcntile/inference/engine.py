@@ -18,14 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcntile.errors import OutOfMemoryError
-from fcntile.inference.devices import (
-    Plan,
-    exact_fp32,
-    give_back_freed_memory,
-    out_of_memory,
-    return_freed_maps,
-    threads_of_torch,
-)
+from fcntile.inference.devices import Plan, exact_fp32, out_of_memory, threads_of_torch
+from fcntile.inference.heap import give_back_freed_memory, return_freed_maps
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
 from fcntile.models.layers import prepare

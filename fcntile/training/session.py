@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from fcntile.errors import ModelError, OutputError, Stopped
 from fcntile.files import whole_file
-from fcntile.inference.devices import keep_freed_memory
+from fcntile.inference.heap import keep_freed_memory
 from fcntile.models.model_file import load_model, save_model
 from fcntile.training.checkpoint import read_state
 from fcntile.training.dataset import Dataset

@@ -24,8 +24,9 @@ with importing.quick():  # as the command does
     import nets  # noqa: F401
     import torch
 
-    from fcntile.inference.devices import available_cpus, keep_freed_memory
+    from fcntile.inference.devices import available_cpus
     from fcntile.inference.grid import enough_overlap, plan_tiling
+    from fcntile.inference.heap import keep_freed_memory
     from fcntile.models import layers
     from fcntile.models.model_file import load_model
 

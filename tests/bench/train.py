@@ -19,7 +19,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import fcntile.train
-from fcntile.inference.devices import available_cpus, keep_freed_memory
+from fcntile.inference.devices import available_cpus
+from fcntile.inference.heap import keep_freed_memory
 from fcntile.training.loader import load
 from fcntile.training.recipes import make_settings
 from fcntile.training.session import READERS

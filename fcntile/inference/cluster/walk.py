@@ -14,8 +14,9 @@ from rasterio.windows import Window
 
 from fcntile.errors import InputError
 from fcntile.inference.blend import Half, Halves
-from fcntile.inference.devices import choose_device, keep_freed_memory
+from fcntile.inference.devices import choose_device
 from fcntile.inference.engine import Engine
+from fcntile.inference.heap import keep_freed_memory
 from fcntile.inference.job import Job, Walks
 from fcntile.inference.provenance import facts_of
 from fcntile.inference.stages import Clock

@@ -25,7 +25,7 @@ from rasterio.windows import Window
 from fcntile.errors import FcntileError
 from fcntile.inference.blend import Half
 from fcntile.inference.cluster.walk import Made, Order, Walk, contents, open_engine
-from fcntile.inference.devices import choose_device, keep_freed_memory, threads_of_torch
+from fcntile.inference.devices import choose_device, threads_of_torch
 from fcntile.inference.engine import Engine
 from fcntile.inference.junction import join
 from fcntile.inference.stages import Clock
@@ -183,6 +183,5 @@ def dask_setup(worker: object) -> None:
     """
     gc.freeze()  # modules stay, and memory shared with other workers stays shared
     gc.enable()
-    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", "Dataset has no geotransform|The given matrix is equal")
