@@ -1,6 +1,6 @@
 """Compare whole programs side by side and print Markdown tables.
 
-    python tests/bench/bench.py [speed|size|memory|empty|workers|all] [options]
+    python tests/bench/bench.py [speed|size|memory|empty|workers|gpu|all] [options]
 
 README.md says what each section measures and how long it takes.
 """
@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 
 import empty
+import gpu
 import memory
 import size
 import speed
@@ -18,6 +19,7 @@ import workers
 from report import Report, machine, software
 
 SECTIONS = {"speed": speed, "size": size, "memory": memory, "empty": empty, "workers": workers}
+ON_GPUS = {"gpu": gpu}  # not among all, as few machines have one
 
 
 def names(text):
@@ -30,11 +32,12 @@ def numbers(text):
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, "all"])
+    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, *ON_GPUS, "all"])
     parser.add_argument("--nets", type=names, help="of probe,bundled,fcn8s")
     parser.add_argument("--sizes", type=numbers, help="sides of square rasters in px, as 4096,8192")
     parser.add_argument("--peers", type=names, help="parts of their names, as monai,geodeep")
     parser.add_argument("--runs", type=int, default=3, help="rounds that the medians are of")
+    parser.add_argument("--device", default="cuda", help="of the section gpu")
     parser.add_argument("--work", type=Path, help="keep rasters and models here for the next time")
     parser.add_argument("--out", type=Path, help="append the tables to this file")
     parser.add_argument(
@@ -52,7 +55,7 @@ def main():
         work = (args.work or Path(folder)).absolute()
         work.mkdir(parents=True, exist_ok=True)
         for name in chosen:
-            SECTIONS[name].measure(report, work, args)
+            (SECTIONS | ON_GPUS)[name].measure(report, work, args)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What the figures should be, and whether they are."""
 
+import statistics
+
 from programs import COG, FORWARD, GTIFF, PEERS, SAME
 
 FORWARDS = {  # predict's wall seconds over those of forward only, at most
@@ -12,6 +14,8 @@ GEODEEP = {"probe": 2.0, "bundled": 1.0, "fcn8s": 1.0}
 MEMORY = 0.25  # predict's peak over the smallest of a blending peer's, at 8192 px
 WORKERS = 1.0  # the wall seconds of one process over those of two workers, at least
 FLAT = 1.05  # the largest time per megapixel over the smallest
+GPU = 0.9  # throughput of predict on a GPU over that of forward only; it waits for the rest
+GPU_SECONDS = {10_000: 1.5}  # that a square raster takes there, by its side in px
 
 
 def blending(names):
@@ -46,10 +50,21 @@ def memory(peak, of_peers, size):
         yield "{} x {} / {} x {}".format(*shape, size, size), value, f"<= {FLAT}", value <= FLAT
 
 
+def gpu(side, spans):
+    """Yield (what, value, target, is met) of (forward only, predict) seconds on a raster."""
+    value = statistics.median(forward / took for forward, took in spans)
+    yield "throughput of predict / forward only", value, f">= {GPU}", value >= GPU
+    idle = max(0.0, 1 - value)
+    yield "share of time that the device waits, at most", idle, f"<= {1 - GPU:.1f}", value >= GPU
+    if most := GPU_SECONDS.get(side):
+        value = statistics.median(took for _, took in spans)
+        yield "seconds beyond one tile", value, f"<= {most}", value <= most
+
+
 def report(to, lines):
     """Write a table of what was wanted."""
     lines = list(lines)
     if lines:
-        to.table("Targets", "ratio", "is", "wanted", "")
+        to.table("Targets", "figure", "is", "wanted", "")
     for what, value, wanted, is_met in lines:
         to.row(what, f"{value:.3f}", wanted, "met" if is_met else "**missed**")
