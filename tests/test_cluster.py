@@ -455,6 +455,13 @@ def test_threads_and_memory_are_shared_among_local_workers():
     assert crew.memory(8e9) == pytest.approx((8e9 - resident_bytes()) / 2, rel=0.01)
 
 
+def test_a_bound_that_nobody_asked_for_is_no_reason_to_refuse(scene, tmp_path, monkeypatch):
+    image, model, mask = scene
+    monkeypatch.setattr("fcntile.inference.memory.free_memory", lambda: 0.0)
+    predict(image, tmp_path / "m.tif", model=model, workers=1, **GRID)
+    assert (tmp_path / "m.tif").read_bytes() == mask
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_a_divided_run_has_every_pixel_once_and_every_row_of_tiles_in_one_stretch(data):

@@ -69,7 +69,8 @@ def plan_layout(
     tile: int | str | None = None,
     overlap: int | str | None = None,
     earlier: Mapping[str, Any] | None = None,
-    max_memory: float | None = None,
+    bound: float | None = None,
+    is_asked: bool = False,
     width: int | None = None,
     fixed_batch: bool = False,
     shares: bool = False,
@@ -88,7 +89,8 @@ def plan_layout(
         overlap: in px, or a share such as "25%"; None for the card's, or less if that is enough.
         earlier: facts of an earlier run that is gone on with: where the memory decides, what it
             decided then counts, as the same command must make the same.
-        max_memory: bytes of host memory; None for what is there and half of what is free.
+        bound: bytes of host memory; by default what is there and half of what is free.
+        is_asked: whether the bound is the user's wish.
         width: columns to go through; None for the raster's.
         fixed_batch: whether the plan's batch is the user's wish.
         shares: whether workers share junctions.
@@ -98,6 +100,7 @@ def plan_layout(
         OptionError: if tile and overlap do not suit the net.
         OutOfMemoryError: if the bound is too low for them.
     """
+    bound = default_bound() if bound is None else bound
 
     def tilings(side: int) -> Tiling:
         return choose_tiling(
@@ -110,11 +113,10 @@ def plan_layout(
         )
 
     width = width or raster.width
-    bound = default_bound() if max_memory is None else max_memory
     budget = Budget(model, plan, products, raster, bands, shares=shares)
     if plan.device.type == "cpu":
         # holes are a matter of luck: not where a bound is to be kept, or may soon be met
-        has_bound = plan.batch_size > 1 or (max_memory is not None and budget.scatters)
+        has_bound = plan.batch_size > 1 or (is_asked and budget.scatters)
         plan = replace(plan, keeps_memory=not has_bound)
     is_auto = tile == "auto" or (tile is None and stitch == "exact")
     if is_auto:
@@ -138,7 +140,7 @@ def plan_layout(
     plan = replace(plan, batch_size=min(plan.batch_size, tiling.count))
     # a CPU has one tile at a time unless the user asks for more, which may take much memory
     is_large = is_local and plan.batch_size > 1 and plan.device.type == "cpu"
-    if max_memory is not None or is_large:
+    if is_asked or is_large:
         columns = choose_columns(budget.need(tiling, plan), width, bound)
     elif width > SWATH:  # a bound nobody asked for is no reason to refuse
         need = budget.need(tiling, plan)
