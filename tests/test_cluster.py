@@ -32,7 +32,7 @@ from fcntile.errors import InputError, OptionError, OutOfMemoryError, Stopped
 from fcntile.inference.cluster import connection
 from fcntile.inference.cluster.crew import Crew
 from fcntile.inference.cluster.flights import Flights
-from fcntile.inference.cluster.local_workers import local_client
+from fcntile.inference.cluster.local_workers import FORKSERVER, local_client
 from fcntile.inference.cluster.stretches import Stretches, choose_cuts, divide
 from fcntile.inference.job import union, walks
 from fcntile.inference.memory import resident_bytes
@@ -253,6 +253,10 @@ def test_workers_go_on_with_a_run_of_which_all_parts_are_made(
     made = predict(image, tmp_path / "m.tif", **options)
     assert made.resumed_parts == made.parts and made.tiles == 0
     assert (tmp_path / "m.tif").read_bytes() == mask
+
+
+def test_what_workers_are_forked_from_is_imported_there_alone():
+    assert FORKSERVER not in sys.modules  # pytest would end with 0 by it, whatever failed
 
 
 def test_local_workers_look_for_garbage_but_not_among_what_was_imported():

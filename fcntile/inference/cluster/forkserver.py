@@ -1,4 +1,4 @@
-"""The first import of the process that local workers are forked from.
+"""The first import of the process that local workers are forked from, and of no other.
 
 It looks for no garbage: what torch and Dask make stays, and to look through it again and again
 takes a sixth of the time that torch's import takes. What there is before a fork is frozen, so each
