@@ -18,8 +18,8 @@ import speed
 import workers
 from report import Report, machine, software
 
-SECTIONS = {"speed": speed, "size": size, "memory": memory, "empty": empty, "workers": workers}
-ON_GPUS = {"gpu": gpu}  # not among all, as few machines have one
+EVERYWHERE = {"speed": speed, "size": size, "memory": memory, "empty": empty, "workers": workers}
+SECTIONS = {**EVERYWHERE, "gpu": gpu}
 
 
 def names(text):
@@ -32,7 +32,7 @@ def numbers(text):
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, *ON_GPUS, "all"])
+    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, "all"])
     parser.add_argument("--nets", type=names, help="of probe,bundled,fcn8s")
     parser.add_argument("--sizes", type=numbers, help="sides of square rasters in px, as 4096,8192")
     parser.add_argument("--peers", type=names, help="parts of their names, as monai,geodeep")
@@ -50,12 +50,12 @@ def main():
     args = options()
     report = Report(args.out)
     report.line(f"\n{date.today()}: {machine()}; {software()}.")
-    chosen = SECTIONS if args.section == "all" else [args.section]
+    chosen = EVERYWHERE if args.section == "all" else [args.section]
     with tempfile.TemporaryDirectory() as folder:
         work = (args.work or Path(folder)).absolute()
         work.mkdir(parents=True, exist_ok=True)
         for name in chosen:
-            (SECTIONS | ON_GPUS)[name].measure(report, work, args)
+            SECTIONS[name].measure(report, work, args)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def main(name, side, device, precision):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             net(x)
 
-    with ThreadPoolExecutor(plan.workers, torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(plan.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         pool.submit(run, todo[0]).result()
         finish(device)
         start = time.perf_counter()

@@ -18,11 +18,11 @@ PRECISION = "bf16"
 def measure(report, work, args):
     for net in args.nets or ("fcn8s",):
         for side in args.sizes or (SIDE,):
-            file = model(work, net)
+            file, image, mask = model(work, net), raster(work, side, side), work / "mask.tif"
             made = {
-                TILE: predict(raster(work, 512, 512), file, work / "mask.tif"),
-                GTIFF: predict(raster(work, side, side), file, work / "mask.tif"),
-                COG: predict(raster(work, side, side), file, work / "mask.tif", "COG"),
+                TILE: predict(raster(work, 512, 512), file, mask),
+                GTIFF: predict(image, file, mask),
+                COG: predict(image, file, mask, "COG"),
             }
             options = ["--device", args.device, "--precision", PRECISION]
             programs = {name: [*command, *options] for name, command in made.items()}
