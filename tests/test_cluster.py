@@ -437,12 +437,16 @@ def test_a_worker_of_another_version_is_refused(scene, tmp_path, scheduler, monk
 
 
 def test_no_scheduler_is_said_in_one_sentence(scene, tmp_path, monkeypatch):
+    from distributed import Client
+
     image, model, _ = scene
     monkeypatch.setattr(connection, "CONNECTING", 1)
     for nowhere in ("tcp://127.0.0.1:1", "nonsense://"):
-        with pytest.raises(InputError, match=f"no Dask scheduler answers at {nowhere}"):
+        with pytest.raises(InputError, match=f"no Dask scheduler answers at {nowhere}") as refused:
             predict(image, tmp_path / "m.tif", model=model, scheduler=nowhere)
-    gc.collect()  # Dask closes a client that is garbage, and hangs if it starts another just then
+        # whose frames hold the client, which would hang if it were closed as garbage later
+        clients = [c for c in gc.get_objects() if issubclass(type(c), Client)]
+        assert refused.tb and all(c.status == "closed" for c in clients)
 
 
 def test_options_that_cannot_be(scene, tmp_path):

@@ -22,8 +22,22 @@ def connection(address: str) -> Iterator["Client"]:
     """
     from distributed import Client
 
+    class Connection(Client):  # type: ignore[misc]
+        """A client that closes if it finds no scheduler.
+
+        Dask closes it when it is collected as garbage, which waits for ever if it comes while
+        the same thread starts another client.
+        """
+
+        def __init__(self) -> None:
+            try:
+                super().__init__(address, timeout=CONNECTING, set_as_default=False)
+            except BaseException:
+                self.close()
+                raise
+
     try:
-        client = Client(address, timeout=CONNECTING, set_as_default=False)
+        client = Connection()
     except (OSError, ValueError) as error:
         raise InputError(
             f"no Dask scheduler answers at {address}: {error or 'no reason is known'}"
