@@ -26,9 +26,9 @@ def prepare(
 
     Batch norms are folded and maps are channels last. In float32 on CPUs, wide convolutions take
     fewer multiplications, and layers are replaced that torch computes slowly on few channels. In
-    bfloat16 on CPUs weights are laid out once, at the first call, and scores stay in float32; what
-    is left to autocast still wants it. On CPUs, weights that stay as they are, are shared with
-    `net`.
+    bfloat16 on CPUs weights are laid out once, at the first call, and scores stay in float32; on
+    other devices weights are rounded once. What is left to autocast still wants it. On CPUs,
+    weights that stay as they are, are shared with `net`.
 
     A net with switches stays as it is in float32: where a maximum was hangs on the last bits, and
     so does where its value is put.
@@ -50,6 +50,7 @@ def prepare(
         net = _rewrite(fold_batch_norm(net), _rectify_in_place)
         if not on_cpu:
             net = copy.deepcopy(net).to(device)  # `to` would take the weights of `net` along
+            cast_weights(net, precision)
         elif precision == torch.bfloat16:
             rule = partial(_in_bfloat16, classes=classes, fuses=not has_switches(net))
             net = _rewrite(_rewrite(net, rule), _on_few_channels)
@@ -85,6 +86,13 @@ class AsItIs(nn.Module):
         """Return the logits of `net`."""
         logits: Tensor = self.net(x.contiguous())
         return logits
+
+
+def cast_weights(net: nn.Module, precision: torch.dtype) -> None:
+    """Round a net's convolutions to a precision in place, as autocast would in every pass."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.to(precision)
 
 
 def fold_batch_norm(net: M) -> M:

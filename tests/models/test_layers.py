@@ -9,7 +9,7 @@ from torch import nn
 
 from fcntile.models import create_model
 from fcntile.models.bfloat16 import Exact, Packed, has_bfloat16
-from fcntile.models.layers import as_convolution, fold_batch_norm, prepare
+from fcntile.models.layers import as_convolution, cast_weights, fold_batch_norm, prepare
 from fcntile.models.narrow import NarrowMaxPool, NarrowUpsample
 from fcntile.models.upsampling import BilinearDeconvolution, make_upsampling
 from fcntile.models.winograd import Winograd
@@ -234,6 +234,21 @@ def test_scores_stay_in_float32(name, classes, options):
     net = create_model(name, 3, classes, **{**THIN[name], **options}).eval().requires_grad_(False)
     ready = prepare(net, CPU, torch.bfloat16, classes)
     assert in_bfloat16(ready, torch.randn(1, 3, 64, 64)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_rounded_once_give_what_autocast_gives_to_the_bit(name):
+    net, tiles = trained(name)
+    expected = [in_bfloat16(net, x) for x in tiles]
+    cast_weights(net, torch.bfloat16)
+    assert all(torch.equal(in_bfloat16(net, x), y) for x, y in zip(tiles, expected, strict=True))
+
+
+def test_on_other_devices_weights_are_rounded_once():
+    net, _ = trained("fcn8s")
+    ready = prepare(net, torch.device("meta"), torch.bfloat16, classes=2)
+    assert {p.dtype for p in ready.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 
 class Remembering(nn.Module):
