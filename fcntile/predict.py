@@ -94,7 +94,10 @@ class Walker:
         blended = blend(tiles, tiling, block, job.products, device, clock, job.threshold, halves)
         rows = ahead(blended, clock, empty="wait_rows", full="wait_write", stop=tiles.close)
         with closing(strips), closing(rows):
-            yield from rows
+            for arriving in rows:
+                with clock("wait_rows"):
+                    arrived = arriving()
+                yield arrived
 
     def parts(
         self, folder: Path, windows: Sequence[Window]

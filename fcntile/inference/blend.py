@@ -12,7 +12,8 @@ above and left of it that reach in are blended too. Or none is above it: a windo
 junction ends, and another end where it begins. Then each leaves its half of it, to be joined.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +28,11 @@ from fcntile.inference.engine import Tile
 from fcntile.inference.products import Product, Threshold, reduce
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
+from fcntile.inference.transfer import Arrays, Transfer
 
 EMPTY = 256  # rows without data that are given at a time
-Rows = list[NDArray[np.generic]]  # (bands, rows, width) of each product
+Rows = Arrays  # (bands, rows, width) of each product; int16 positions as uint16
+Arriving = Callable[[], Rows]  # waits for rows that are on their way from the device
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,10 @@ def blend(
     clock: Clock,
     threshold: Threshold | None = None,
     halves: Halves | None = None,
-) -> Generator[Rows, None, None]:
+) -> Generator[Arriving, None, None]:
     """Yield the finished rows of a window from top to bottom, those of one row of tiles at a time.
+
+    They are waited for by who needs them, and not here, where the device gets its work.
 
     Args:
         tiles: inferred tiles in row-major order, every one of `block`.
@@ -91,10 +96,7 @@ def blend(
         halves: where to leave the halves of the junctions around the window.
 
     Yields:
-        (bands, rows, width) of each product; int16 positions as uint16.
-
-    Raises:
-        ModelError: if a logit is infinite or not a number.
+        What returns the rows, or raises ModelError if a logit in them is infinite or not a number.
     """
     blender = Blender(tiling, block, products, device, threshold, shares=halves is not None)
     for tile in tiles:
@@ -105,7 +107,7 @@ def blend(
             rows = blender.finish(tile.row)
             if halves:
                 blender.share(tile.row, halves)
-        if rows[0].shape[1]:
+        if rows:
             yield rows
 
 
@@ -120,13 +122,13 @@ def without_data(products: Sequence[Product], shape: tuple[int, int]) -> Rows:
     return [to_numpy(torch.full((p.bands, *shape), p.nodata, dtype=p.dtype)) for p in products]
 
 
-def check_finite(total: Tensor, where: str) -> None:
+def check_finite(total: float, where: str) -> None:
     """Refuse logits of which a sum is not finite.
 
     Raises:
         ModelError: if it is infinite or not a number.
     """
-    if not torch.isfinite(total):
+    if not math.isfinite(total):
         raise ModelError(
             f"the net gives infinite or undefined logits {where}: the model is broken, or the "
             "precision too low for it (use fp32)"
@@ -139,8 +141,11 @@ def _on_host(logits: Tensor | None) -> NDArray[np.float32] | None:
 
 def to_numpy(rows: Tensor) -> NDArray[np.generic]:
     """Return rows on the host, int16 positions as uint16."""
-    array: NDArray[np.generic] = rows.cpu().numpy()
-    return array.view(np.uint16) if array.dtype == np.int16 else array
+    return _unsigned(rows.cpu().numpy())
+
+
+def _unsigned(rows: NDArray[np.generic]) -> NDArray[np.generic]:
+    return rows.view(np.uint16) if rows.dtype == np.int16 else rows
 
 
 class Blender:
@@ -167,6 +172,7 @@ class Blender:
     ) -> None:
         self._tiling, self._block, self._device = tiling, block, device
         self._products, self._threshold = products, threshold
+        self._transfer = Transfer(device)
         self._total = torch.zeros((), device=device)  # NaN and infinity stick to it
         self._up = {axis.ramp: taper(axis.ramp).to(device) for axis in (tiling.y, tiling.x)}
         self._left: Tensor | None = None  # right junction of the tile before, (K, rows, ramp)
@@ -266,23 +272,26 @@ class Blender:
             here: columns of the window.
         """
         best, made = reduce(logits, self._products, self._threshold)
-        self._total += best.sum()
+        self._total = self._total + best.sum()  # not in place: the one before may be on its way
         empty = None if wanted is None else ~wanted
         for rows, values, product in zip(self._rows, made, self._products, strict=True):
             rows[:, :, here] = values
             if empty is not None:
                 rows[:, :, here].masked_fill_(empty, product.nodata)
 
-    def finish(self, row: int) -> Rows:
-        """Return what a row of tiles completes.
-
-        Raises:
-            ModelError: if a logit in it is infinite or not a number.
-        """
+    def finish(self, row: int) -> Arriving | None:
+        """Send what a row of tiles completes on its way to the host; None if that is nothing."""
         wanted, _ = self._window(row)
-        made = [to_numpy(rows) for rows in self._rows]
-        check_finite(self._total, f"in rows {wanted.start} to {wanted.stop - 1}")
-        return made
+        if wanted.start == wanted.stop:
+            return None
+        copies = self._transfer.to_host([*self._rows, self._total])
+
+        def arrive() -> Rows:
+            *rows, total = copies()
+            check_finite(float(total), f"in rows {wanted.start} to {wanted.stop - 1}")
+            return [_unsigned(array) for array in rows]
+
+        return arrive
 
     def share(self, row: int, halves: Halves) -> None:
         """Leave what a finished row of tiles has of the junctions around the window."""

@@ -22,6 +22,7 @@ from fcntile.inference.devices import Plan, exact_fp32, out_of_memory, threads_o
 from fcntile.inference.heap import give_back_freed_memory, return_freed_maps
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
+from fcntile.inference.transfer import Transfer
 from fcntile.models.layers import prepare
 from fcntile.models.model_file import Model
 from fcntile.raster.reader import Strip
@@ -85,7 +86,7 @@ class Engine:
         exact_fp32(plan.device)
         if not plan.keeps_memory:
             return_freed_maps()
-        self._pool = _pool(plan)
+        self._pool, self._transfer = _pool(plan), Transfer(plan.device)
         self._stride = model.net.stride
         card = model.card
         rows, columns = tiling.y.length(0), tiling.x.length(0)  # no tile is larger
@@ -164,7 +165,7 @@ class Engine:
     def _pass(self, batch: Batch, first: int, size: int) -> Inferred:
         """Return the logits of some tiles of a batch, and which pixels the mask is to have."""
         assert batch.pixels is not None
-        x = self._upload(_filled(batch.pixels[first : first + size], size))
+        x = self._transfer.to_device(_filled(batch.pixels[first : first + size], size))
         # a copy always: for lack of memory the same pixels may be normalised once more
         x = x.to(torch.float32, copy=True)
         count = min(size, len(batch.pixels) - first)
@@ -173,10 +174,10 @@ class Engine:
         flat.sub_(self._mean[:numbers]).div_(self._std[:numbers])
         valid = wanted = None
         if batch.valid is not None:
-            valid = wanted = self._upload(batch.valid[first : first + size])
+            valid = wanted = self._transfer.to_device(batch.valid[first : first + size])
             x[:count].masked_fill_(~valid[..., None], 0)  # the mean, after normalisation
         if batch.wanted is not None:
-            wanted = self._upload(batch.wanted[first : first + size])
+            wanted = self._transfer.to_device(batch.wanted[first : first + size])
         logits = self._run(x.permute(0, 3, 1, 2))  # channels last as it is
         return logits[:count].float().contiguous(), wanted  # (n, classes, rows, columns)
 
@@ -186,14 +187,6 @@ class Engine:
         with self._autocast():
             logits: Tensor = self._net(x)
         return logits
-
-    def _upload(self, array: NDArray[np.generic]) -> Tensor:
-        host = torch.from_numpy(array)
-        if self.plan.device.type != "cuda":
-            return host.to(self.plan.device)
-        # pinned, so that the copy need not wait for the kernels before it; only CUDA's allocator
-        # keeps such memory until it is copied
-        return host.pin_memory().to(self.plan.device, non_blocking=True)
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         if self.plan.precision == torch.float32:
@@ -211,15 +204,14 @@ def _pool(plan: Plan) -> ThreadPoolExecutor:
 def _batches(strips: Iterable[Strip], tiling: Tiling, block: Block, size: int) -> Iterator[Batch]:
     """Cut strips into tiles and gather `size` of those that have pixels to be predicted."""
     places: list[tuple[int, int, int | None]] = []
-    pixels: list[NDArray[np.generic]] = []
+    pixels: NDArray[np.generic] | None = None
     valid: list[NDArray[np.bool_] | None] = []
     wanted: list[NDArray[np.bool_] | None] = []
 
     def batch() -> Batch:
-        if not pixels:
+        if pixels is None:
             return Batch(places, None, None, None)
-        joined = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
-        return Batch(places, joined, _stacked(valid), _stacked(wanted))
+        return Batch(places, pixels[: len(valid)], _stacked(valid), _stacked(wanted))
 
     left = tiling.x.start(block.columns[0])
     for row, strip in zip(block.rows, strips, strict=True):
@@ -234,15 +226,18 @@ def _batches(strips: Iterable[Strip], tiling: Tiling, block: Block, size: int) -
             if is_wanted is not None and not is_wanted.any():
                 places.append((row, column, None))
                 continue
-            places.append((row, column, len(pixels)))
-            pixels.append(strip.pixels[:, span].copy())  # a view would keep the strip
+            tile = strip.pixels[:, span]
+            if pixels is None:
+                pixels = np.empty((size, *tile.shape), tile.dtype)
+            places.append((row, column, len(valid)))
+            pixels[len(valid)] = tile  # copied, as a view would keep the strip
             valid.append(None if has_data is None or has_data.all() else has_data.copy())
             if strip.wanted is not None:
                 wanted.append(is_wanted)
-            if len(pixels) == size:
+            if len(valid) == size:
                 yield batch()
-                places, pixels, valid, wanted = [], [], [], []
-        if places and not pixels:  # nothing to wait for: rows without data are finished at once
+                places, pixels, valid, wanted = [], None, [], []
+        if places and pixels is None:  # nothing to wait for: rows without data are finished at once
             yield batch()
             places = []
     if places:

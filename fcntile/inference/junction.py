@@ -61,7 +61,7 @@ def _join(
                 torch.tensor(array[here], device=device) for array in (upper, lower, wanted)
             )
             best, made = reduce(torch.lerp(above, below, up), products, threshold)
-            check_finite(best.sum(), "where the parts of two workers meet")
+            check_finite(best.sum().item(), "where the parts of two workers meet")
             for array, values, product in zip(rows, made, products, strict=True):
                 array[here] = to_numpy(values.masked_fill(~shown, product.nodata))
     return rows

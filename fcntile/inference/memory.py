@@ -30,6 +30,7 @@ SHARE = 0.5  # of the memory that is free, unless the user says how much to take
 GPU_SHARE = 0.8  # of its free memory
 HALVES = 5  # sides of junctions a worker may hold: of its stretch 2, of a piece 1, to be joined 2
 STRIPS, ROWS = 4, 4  # held at a time: read, waiting, cut into tiles; blended, waiting, written
+ON_THEIR_WAY = 3  # rows of tiles on a GPU, being completed or copied to the host
 KERNELS = 1.5  # of the maps, for what kernels need for themselves
 SCATTERED, HOLES = 4, 2  # by_size / maps of FC-DenseNets is 6, of all others at most 2.5
 OVERHEAD = 200e6  # bytes: GDAL's smallest block cache, threads, compiled kernels, gaps in heaps
@@ -130,7 +131,8 @@ class Budget:
         fixed += self._weights  # mapped from the file, and there once they are read
         if not on_cpu:
             device = self._ready.made + maps + 3 * logits
-            rows = tiling.y.stride * self._out
+            rows = ON_THEIR_WAY * tiling.y.stride * self._out
+            column += ROWS * tiling.y.stride * self._out  # pinned memory comes in powers of two
             return Need(fixed, column, device, (2 if self._junctions else 1) * junction + rows)
         fixed += self._ready.made + (2 * plan.workers + 1) * logits
         fixed += max(self._ready.making, plan.workers * (maps + self._ready.laid_out))

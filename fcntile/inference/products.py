@@ -161,8 +161,8 @@ def _entropy(p: Tensor) -> Tensor:
     """Return the entropy of (classes, H, W) probabilities as a share of the largest one."""
     if len(p) == 1:
         return torch.zeros_like(p)
-    largest = torch.log(torch.tensor(float(len(p))))
-    share: Tensor = torch.special.entr(p).sum(0, keepdim=True) / largest.to(p.device)
+    largest = torch.log(torch.tensor(float(len(p)))).item()  # nothing to be copied
+    share: Tensor = torch.special.entr(p).sum(0, keepdim=True) / largest
     return share.clamp_(0, 1)
 
 

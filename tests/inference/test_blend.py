@@ -73,7 +73,7 @@ def blended(tiles, tiling, classes, window=None):
     # blending may write into a tile's logits, so it gets copies
     copies = [Tile(t.row, t.column, t.logits.clone(), t.wanted) for t in here]
     rows = blend(copies, tiling, block, make_products([], classes, "uint8"), CPU, Clock())
-    return np.concatenate([mask[0] for (mask,) in rows])
+    return np.concatenate([mask[0] for (mask,) in (arrive() for arrive in rows)])
 
 
 def random_tiles(tiling, classes):
@@ -122,7 +122,8 @@ def halves_of(tiles, tiling, products, window):
         Tile(t.row, t.column, None if t.logits is None else t.logits.clone(), t.wanted)
         for t in here
     ]
-    rows = list(blend(copies, tiling, block, products, CPU, Clock(), None, halves))
+    arriving = blend(copies, tiling, block, products, CPU, Clock(), None, halves)
+    rows = [arrive() for arrive in arriving]
     return halves, [np.concatenate(bands, axis=1) for bands in zip(*rows, strict=True)]
 
 
@@ -170,7 +171,7 @@ def test_where_there_is_no_data_is_the_largest_number(classes):
     valid = torch.rand(4, 32, 32) < 0.5
     tiles = [Tile(t.row, t.column, t.logits, valid[0]) for t in random_tiles(tiling, classes)]
     products = make_products([], classes, "uint8")
-    ((first,),) = next(blend(tiles, tiling, tiling.block(), products, CPU, Clock()))
+    ((first,),) = next(blend(tiles, tiling, tiling.block(), products, CPU, Clock()))()
     assert first.dtype == (np.uint8 if classes <= 255 else np.uint16)
     nodata = np.iinfo(first.dtype).max
     assert np.array_equal(first[:24, :24] == nodata, ~valid[0, :24, :24].numpy())
@@ -190,6 +191,7 @@ def test_undefined_logits_are_an_error_not_a_class(value):
     tiles[2].logits[1, 10, 3] = value
     products = make_products([], 2, "uint8")
     rows = blend(tiles, tiling, tiling.block(), products, CPU, Clock())
-    next(rows)
+    above, below = rows
+    above()
     with pytest.raises(ModelError, match="rows 24 to 39"):
-        next(rows)
+        below()
