@@ -40,7 +40,6 @@ def made_on(device, image, model, folder, *options):
     [
         ("pixel", ["--batch-size", 3, "--threshold", "class 1=0.4"]),
         ("fcn8s", ["--dtype", "float32"]),
-        ("fc-densenet56", []),
     ],
 )
 def test_another_device_makes_what_the_host_makes(make_raster, make_model, tmp_path, arch, options):
