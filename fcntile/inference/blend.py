@@ -28,10 +28,10 @@ from fcntile.inference.engine import Tile
 from fcntile.inference.products import Product, Threshold, reduce
 from fcntile.inference.stages import Clock
 from fcntile.inference.tiling import Block, Tiling
-from fcntile.inference.transfer import Arrays, Transfer
+from fcntile.inference.transfer import Transfer
 
 EMPTY = 256  # rows without data that are given at a time
-Rows = Arrays  # (bands, rows, width) of each product; int16 positions as uint16
+Rows = list[NDArray[np.generic]]  # (bands, rows, width) of each product; int16 positions as uint16
 Arriving = Callable[[], Rows]  # waits for rows that are on their way from the device
 
 

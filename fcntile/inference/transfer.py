@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Arrays = list[NDArray[np.generic]]
-
 
 class Transfer:
-    """Copies in one direction; on CUDA beside kernels, elsewhere at once.
+    """Copies to and from a device; on CUDA beside its kernels, elsewhere at once.
+
+    Copies of one transfer wait for one another, so each direction has its own.
 
     Args:
         device: to or from which is copied.
@@ -29,7 +29,11 @@ class Transfer:
         self._stream = torch.cuda.Stream(device) if on_cuda else None  # type: ignore[no-untyped-call]
 
     def to_device(self, array: NDArray[np.generic]) -> Tensor:
-        """Return an array on the device, where kernels launched from now on see it whole."""
+        """Return an array on the device, where kernels launched from now on see it whole.
+
+        Args:
+            array: of any shape; on CUDA it may be written to at once.
+        """
         host = torch.from_numpy(array)
         if self._stream is None:
             return host.to(self._device)
@@ -41,7 +45,7 @@ class Transfer:
         copy.record_stream(kernels)  # or the next copy might be given its memory too early
         return copy
 
-    def to_host(self, tensors: Sequence[Tensor]) -> Callable[[], Arrays]:
+    def to_host(self, tensors: Sequence[Tensor]) -> Callable[[], list[NDArray[np.generic]]]:
         """Begin to copy what kernels launched so far make; return what waits for the copies.
 
         Args:
@@ -59,7 +63,7 @@ class Transfer:
                 tensor.record_stream(self._stream)
             copied = self._stream.record_event()
 
-        def wait() -> Arrays:
+        def wait() -> list[NDArray[np.generic]]:
             copied.synchronize()
             return [c.numpy() for c in copies]
 
